@@ -1,0 +1,356 @@
+"""Which errors exist, and how does one read?
+
+Every error of ours is a `ModelComposeError`. `api/status.py` turns the classes into HTTP statuses
+and `cli/main.py` into exit codes; nobody else translates.
+
+    ModelComposeError
+    ├── ConfigError            one mistake in a file, with its place
+    │   └── UnknownName        ... a name that nothing answers to (did you mean ...)
+    ├── ConfigErrors           all mistakes of a file, in one raise
+    ├── InvalidInput           a request that cannot be served as it stands
+    │   └── RequestTooLong     ... because it does not fit; names both numbers
+    ├── NotFound               no such workflow, run or component
+    ├── Overloaded             the queue is full; try again after `retry_after_s`
+    ├── TimedOut               a limit of the file or the request ran out
+    ├── Cancelled              the caller, or a sibling that failed, ended it
+    ├── Interrupted            the service stopped while it ran
+    ├── DriverMissing          a library or an extra is not installed
+    ├── SourceError            weights could not be had
+    │   ├── SourceNotFound     ... no such repository, revision, package or file
+    │   ├── AccessDenied       ... a token is missing or not enough
+    │   ├── SourceOffline      ... no network, and not in the cache
+    │   └── Corrupt            ... what came is not what was announced
+    ├── ModelLoadError         weights are there, and the engine refuses them
+    ├── ModelUnavailable       the component has failed, or was stopped
+    ├── WorkerDied             the process that computed is gone
+    ├── EngineError            the engine failed on one request
+    ├── ServiceError           the service could not start, or is not there to talk to
+    └── Unsupported            known, but not done by this driver or this version
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import msgspec
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a value stands: a file, 1-based line and columns, and the line itself.
+
+    `end_column` is one past the last column of the value on that line.
+    """
+
+    file: str
+    line: int
+    column: int
+    end_column: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A second place that explains the first, such as where a key was written before."""
+
+    message: str
+    place: Place | None = None
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as it crosses a process border or goes into a JSON body."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    data: dict[str, Any] = {}
+
+
+class ModelComposeError(Exception):
+    """What happened (`message`), where (`place`, `notes`) and what to do (`hint`).
+
+    The message has no full stop after one sentence and puts values in backticks. Deep code raises
+    without a place; `with at(place):` adds it on the way out.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        place: Place | None = None,
+        notes: Sequence[Note] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.place = place
+        self.notes = tuple(notes)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def data(self) -> dict[str, Any]:
+        """What else a program may want to know; must survive JSON."""
+        return {}
+
+    def info(self) -> ErrorInfo:
+        """This error as plain values."""
+        return ErrorInfo(self.code, self.message, self.hint, self.data())
+
+
+class ConfigError(ModelComposeError):
+    """One mistake in a file."""
+
+    code = "config_error"
+
+
+class UnknownName(ConfigError):
+    """A key, id or value that nothing answers to."""
+
+    code = "unknown_name"
+
+    @classmethod
+    def of(cls, kind: str, name: str, valid: Iterable[str], where: str, place: Place | None) -> Self:
+        """The usual message with the usual hint: a near miss, then everything that is valid."""
+        return cls(f"unknown {kind} `{name}` in {where}", hint=did_you_mean(name, valid), place=place)
+
+
+class ConfigErrors(ModelComposeError):
+    """All mistakes of a file (or of several that were merged), in the order of the file."""
+
+    code = "config_error"
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        self.errors = tuple(sorted(errors, key=_position))
+        count = len(self.errors)
+        super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the configuration")
+
+
+class InvalidInput(ModelComposeError):
+    """A request that cannot be served as it stands; `field` is the path of what is wrong with it."""
+
+    code = "invalid_input"
+
+    def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+    def data(self) -> dict[str, Any]:
+        return {"field": self.field} if self.field is not None else {}
+
+
+class RequestTooLong(InvalidInput):
+    """A request that does not fit: `size` of it against the `limit`, both in `unit`."""
+
+    code = "request_too_long"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        size: int,
+        limit: int,
+        unit: str = "tokens",
+        field: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
+        self.size, self.limit, self.unit = size, limit, unit
+
+    def data(self) -> dict[str, Any]:
+        return {**super().data(), "size": self.size, "limit": self.limit, "unit": self.unit}
+
+
+class NotFound(ModelComposeError):
+    """No such workflow, run or component."""
+
+    code = "not_found"
+
+
+class Overloaded(ModelComposeError):
+    """The queue of a component is full; it is worth trying again after `retry_after_s` seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+    def data(self) -> dict[str, Any]:
+        return {"retry_after_s": self.retry_after_s}
+
+
+class TimedOut(ModelComposeError):
+    """A limit of the file or the request ran out."""
+
+    code = "timeout"
+
+
+class Cancelled(ModelComposeError):
+    """The caller, or a sibling that failed, ended it."""
+
+    code = "cancelled"
+
+
+class Interrupted(ModelComposeError):
+    """The service stopped while it ran."""
+
+    code = "interrupted"
+
+
+class DriverMissing(ModelComposeError):
+    """A library that a driver needs is not installed; the hint installs it."""
+
+    code = "driver_missing"
+
+
+class SourceError(ModelComposeError):
+    """Weights could not be had."""
+
+    code = "source_error"
+
+
+class SourceNotFound(SourceError):
+    """No such repository, revision, package or file."""
+
+    code = "source_not_found"
+
+
+class AccessDenied(SourceError):
+    """A token is missing, or does not reach this repository."""
+
+    code = "access_denied"
+
+
+class SourceOffline(SourceError):
+    """No network (or none allowed), and the cache does not have it."""
+
+    code = "source_offline"
+
+
+class Corrupt(SourceError):
+    """What came is not what was announced: a wrong hash, a wrong size, a broken archive."""
+
+    code = "corrupt"
+
+
+class ModelLoadError(ModelComposeError):
+    """The weights are there, and the engine refuses them."""
+
+    code = "model_load_error"
+
+
+class ModelUnavailable(ModelComposeError):
+    """The component has failed or was stopped, and nothing will change that by waiting."""
+
+    code = "model_unavailable"
+
+
+class WorkerDied(ModelComposeError):
+    """The process that computed this is gone; other requests are not affected."""
+
+    code = "worker_died"
+
+
+class EngineError(ModelComposeError):
+    """The engine failed on one request."""
+
+    code = "engine_error"
+
+
+class ServiceError(ModelComposeError):
+    """The service could not start, or is not there to talk to."""
+
+    code = "service_error"
+
+
+class Unsupported(ModelComposeError):
+    """Known, but not done by this driver or this version."""
+
+    code = "unsupported"
+
+
+def _position(error: ConfigError) -> tuple[str, int, int]:
+    place = error.place
+    return (place.file, place.line, place.column) if place else ("", 0, 0)
+
+
+def _classes(base: type[ModelComposeError]) -> Iterator[type[ModelComposeError]]:
+    for cls in base.__subclasses__():
+        yield cls
+        yield from _classes(cls)
+
+
+def revive(info: ErrorInfo) -> ModelComposeError:
+    """The exception that `info()` was taken from, in another process."""
+    cls = next((c for c in _classes(ModelComposeError) if c.code == info.code), ModelComposeError)
+    error = cls.__new__(cls)
+    ModelComposeError.__init__(error, info.message, hint=info.hint)
+    error.__dict__.update({"field": None, **info.data} if issubclass(cls, InvalidInput) else info.data)
+    return error
+
+
+@contextlib.contextmanager
+def at(place: Place | None) -> Iterator[None]:
+    """Say where an error belongs that deeper code raised without a place."""
+    try:
+        yield
+    except ModelComposeError as error:
+        if error.place is None:
+            error.place = place
+        raise
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str | None:
+    """A hint that names the nearest valid word, and all of them when they are few."""
+    words = sorted(set(valid))
+    if not words:
+        return None
+    near = difflib.get_close_matches(name.lower(), words, n=1, cutoff=0.6)
+    listed = ", ".join(f"`{word}`" for word in words[:40]) + (", ..." if len(words) > 40 else "")
+    return f"did you mean `{near[0]}`? valid: {listed}" if near else f"valid: {listed}"
+
+
+def render(error: ModelComposeError) -> str:
+    """The whole error as text: message, code frame with a caret, notes, hint.
+
+    A `ConfigErrors` renders each of its mistakes and a last line that counts them.
+    """
+    if isinstance(error, ConfigErrors):
+        parts = [render(each) for each in error.errors]
+        if len(parts) > 1:
+            parts.append(f"{error.message}\n")
+        return "\n".join(parts)
+    out = io.StringIO()
+    out.write(f"error: {error.message}\n")
+    width = len(str(max((p.line for p in [error.place, *(n.place for n in error.notes)] if p), default=0)))
+    if error.place:
+        _frame(out, error.place, width, "-->")
+    for note in error.notes:
+        if note.place:
+            out.write(f"note: {note.message}\n")
+            _frame(out, note.place, width, "-->")
+        else:
+            out.write(f"note: {note.message}\n")
+    if error.hint:
+        out.write(f"\nhint: {error.hint}\n")
+    return out.getvalue()
+
+
+def _frame(out: io.StringIO, place: Place, width: int, arrow: str) -> None:
+    gutter = " " * width
+    out.write(f"{gutter}{arrow} {place}\n")
+    if not place.text:
+        return
+    # Tabs are shown as single spaces, so that the caret stands under its column.
+    text = place.text.rstrip("\n").replace("\t", " ")
+    carets = "^" * max(1, min(place.end_column, len(text) + 1) - place.column)
+    out.write(f"{gutter} |\n{place.line:>{width}} | {text}\n{gutter} | {' ' * (place.column - 1)}{carets}\n")
