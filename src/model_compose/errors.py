@@ -1,4 +1,4 @@
-"""Which errors exist, and how does one read?
+"""Which errors exist, and what does each of them know? (How one reads: see `frames.py`.)
 
 Every error of ours is a `ModelComposeError`. `api/status.py` turns the classes into HTTP statuses
 and `cli/main.py` into exit codes; nobody else translates.
@@ -7,6 +7,9 @@ and `cli/main.py` into exit codes; nobody else translates.
     ├── ConfigError            one mistake in a file, with its place
     │   └── UnknownName        ... a name that nothing answers to (did you mean ...)
     ├── ConfigErrors           all mistakes of a file, in one raise
+    ├── BadRequest             a request that cannot be read at all
+    ├── BodyTooLarge           a request with more bytes than are taken
+    ├── Forbidden              a caller who may not do this
     ├── InvalidInput           a request that cannot be served as it stands
     │   └── RequestTooLong     ... because it does not fit; names both numbers
     ├── NotFound               no such workflow, run or component
@@ -32,7 +35,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
@@ -132,6 +134,24 @@ class ConfigErrors(ModelComposeError):
         self.errors = tuple(sorted(errors, key=_position))
         count = len(self.errors)
         super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the configuration")
+
+
+class BadRequest(ModelComposeError):
+    """A request that cannot be read at all: broken JSON, an unknown media type."""
+
+    code = "bad_request"
+
+
+class BodyTooLarge(ModelComposeError):
+    """A request with more bytes than are taken."""
+
+    code = "body_too_large"
+
+
+class Forbidden(ModelComposeError):
+    """A caller, or a web page, that may not do this."""
+
+    code = "forbidden"
 
 
 class InvalidInput(ModelComposeError):
@@ -309,48 +329,24 @@ def at(place: Place | None) -> Iterator[None]:
         raise
 
 
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid word that is most like a wrong one, if any is like it at all."""
+    words = {word.lower(): word for word in valid}
+    found = difflib.get_close_matches(name.lower(), words, n=1, cutoff=0.6)
+    return words[found[0]] if found else None
+
+
+_FEW = 12
+_MOST_LISTED = 40
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str | None:
-    """A hint that names the nearest valid word, and all of them when they are few."""
+    """A hint that names the nearest valid word, and the others if they are few or none is near."""
     words = sorted(set(valid))
-    if not words:
-        return None
-    near = difflib.get_close_matches(name.lower(), words, n=1, cutoff=0.6)
-    listed = ", ".join(f"`{word}`" for word in words[:40]) + (", ..." if len(words) > 40 else "")
-    return f"did you mean `{near[0]}`? valid: {listed}" if near else f"valid: {listed}"
-
-
-def render(error: ModelComposeError) -> str:
-    """The whole error as text: message, code frame with a caret, notes, hint.
-
-    A `ConfigErrors` renders each of its mistakes and a last line that counts them.
-    """
-    if isinstance(error, ConfigErrors):
-        parts = [render(each) for each in error.errors]
-        if len(parts) > 1:
-            parts.append(f"{error.message}\n")
-        return "\n".join(parts)
-    out = io.StringIO()
-    out.write(f"error: {error.message}\n")
-    width = len(str(max((p.line for p in [error.place, *(n.place for n in error.notes)] if p), default=0)))
-    if error.place:
-        _frame(out, error.place, width, "-->")
-    for note in error.notes:
-        if note.place:
-            out.write(f"note: {note.message}\n")
-            _frame(out, note.place, width, "-->")
-        else:
-            out.write(f"note: {note.message}\n")
-    if error.hint:
-        out.write(f"\nhint: {error.hint}\n")
-    return out.getvalue()
-
-
-def _frame(out: io.StringIO, place: Place, width: int, arrow: str) -> None:
-    gutter = " " * width
-    out.write(f"{gutter}{arrow} {place}\n")
-    if not place.text:
-        return
-    # Tabs are shown as single spaces, so that the caret stands under its column.
-    text = place.text.rstrip("\n").replace("\t", " ")
-    carets = "^" * max(1, min(place.end_column, len(text) + 1) - place.column)
-    out.write(f"{gutter} |\n{place.line:>{width}} | {text}\n{gutter} | {' ' * (place.column - 1)}{carets}\n")
+    near = nearest(name, words)
+    if near is not None and not 1 < len(words) <= _FEW:
+        return f"did you mean `{near}`?"
+    listed = ", ".join(f"`{word}`" for word in words[:_MOST_LISTED]) + ", ..." * (len(words) > _MOST_LISTED)
+    if near is not None:
+        return f"did you mean `{near}`? valid: {listed}"
+    return f"valid: {listed}" if words else None

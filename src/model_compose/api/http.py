@@ -1,0 +1,91 @@
+"""Which routes are there, and in front of what?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from model_compose.api.guard import Guard, origins_of
+from model_compose.api.metrics import Metrics
+from model_compose.api.runs import CancelTask, ShowTask, StartRun, WatchTask
+from model_compose.api.service import ServiceRoutes
+from model_compose.compose.app import App
+
+
+class FastLane:
+    """Takes the busiest route past the router, whose work for a request costs as much as ours."""
+
+    def __init__(self, method: str, path: str, endpoint: ASGIApp, others: ASGIApp) -> None:
+        self._method = method
+        self._path = path
+        self._endpoint = endpoint
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ours = scope["type"] == "http" and (scope["path"], scope["method"]) == (self._path, self._method)
+        await (self._endpoint if ours else self._others)(scope, receive, send)
+
+
+def http_app(app: App, metrics: Metrics, admin_token: str | None) -> ASGIApp:
+    """The service as an ASGI application."""
+    controller = app.project.controller
+    base = controller.base_path.rstrip("/")
+    service = ServiceRoutes(app, metrics, admin_token)
+    start_run = StartRun(app)
+    runs = Route("/workflows/runs", start_run, methods=["POST"])
+    api: list[BaseRoute] = [
+        runs,
+        Route("/workflows", service.workflows),
+        Route("/workflows/{workflow_id}/schema", service.schema),
+        Route("/tasks/{task_id}", ShowTask(app), methods=["GET"]),
+        Route("/tasks/{task_id}/events", WatchTask(app), methods=["GET"]),
+        Route("/tasks/{task_id}/cancel", CancelTask(app), methods=["POST"]),
+        Route("/components", service.components),
+        Route("/components/{component}/restart", service.restart, methods=["POST"]),
+        Route("/components/{component}/stop", service.stop, methods=["POST"]),
+        Route("/health", service.health),
+    ]
+    root: list[BaseRoute] = [
+        Route("/livez", service.live),
+        Route("/readyz", service.ready),
+        Route("/metrics", service.metrics),
+        Route("/openapi.json", service.openapi),
+        Route("/docs", service.docs),
+        Mount("/docs", StaticFiles(directory=Path(__file__).parent / "swagger_ui")),
+    ]
+    routed = Starlette(
+        routes=[*(_under(base, route) for route in api), *root],
+        exception_handlers={HTTPException: _http_error},
+    )
+    lanes = FastLane("POST", base + runs.path, start_run, routed)
+    asgi: ASGIApp = ServerErrorMiddleware(lanes, handler=_crash)
+    origins = origins_of(controller)
+    if origins:
+        asgi = CORSMiddleware(asgi, allow_origins=sorted(origins), allow_methods=["*"], allow_headers=["*"])
+    return Guard(asgi, controller)
+
+
+def _under(base: str, route: BaseRoute) -> BaseRoute:
+    assert isinstance(route, Route)
+    return Route(f"{base}{route.path}", route.endpoint, methods=list(route.methods or ()) or None)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    body = {"detail": error.detail, "type": "not_found" if error.status_code == 404 else "http_error"}
+    return Response(msgspec.json.encode(body), error.status_code, error.headers, "application/json")
+
+
+async def _crash(request: Request, error: Exception) -> Response:
+    body = {"detail": "internal error", "type": "internal"}
+    return Response(msgspec.json.encode(body), 500, media_type="application/json")

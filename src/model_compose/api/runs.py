@@ -1,0 +1,244 @@
+"""How are runs and tasks served over HTTP? Behaviour: spec §4."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from model_compose.api import sse
+from model_compose.api.asgi import (
+    Headers,
+    end_events,
+    flag,
+    read_body,
+    respond,
+    respond_error,
+    respond_events,
+    respond_json,
+    until_gone,
+    wants_events,
+)
+from model_compose.api.bodies import RunRequest, is_form, run_request
+from model_compose.api.status import error_body, status_of_code
+from model_compose.components.streams import Stream
+from model_compose.compose.app import App
+from model_compose.compose.run import Run, usage_map
+from model_compose.config.schema import Workflow
+from model_compose.errors import BadRequest, Cancelled, InvalidInput, ModelComposeError
+from model_compose.types import plain
+
+
+class StartRun:
+    """`POST /workflows/runs`"""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._limit = app.project.controller.max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(scope, receive, self._limit)
+            if body is None:
+                return  # the client left: there is nobody to tell
+            request = await run_request(scope, body)
+            workflow = self._app.workflow(request.workflow_id)
+            given = request.input
+            if is_form(scope):
+                given = self._app.inputs[workflow.id].from_texts(given)
+            if not request.wait_for_completion:
+                await self._enqueue(request, workflow, given, send)
+                return
+            run, value = self._app.begin(workflow, given)
+        except ModelComposeError as error:
+            await respond_error(send, error)
+            return
+        streaming = request.stream or wants_events(scope)
+        try:
+            await until_gone(receive, self._serve(run, workflow, value, request, streaming, send))
+        finally:
+            run.fail(Cancelled("the caller went away"))  # unless it has ended, as it mostly has
+
+    async def _enqueue(self, request: RunRequest, workflow: Workflow, given: Any, send: Send) -> None:
+        if request.output_only:
+            raise BadRequest("`output_only` needs `wait_for_completion`: there is no output yet")
+        run = await self._app.enqueue(workflow, given)
+        await respond_json(send, {"task_id": run.id, "status": "pending"})
+
+    async def _serve(
+        self,
+        run: Run,
+        workflow: Workflow,
+        value: dict[str, Any],
+        request: RunRequest,
+        streaming: bool,
+        send: Send,
+    ) -> None:
+        output: Any = None
+        try:
+            # What the file streams is streamed to a client that takes nothing but the output.
+            output = await self._app.execute(run, workflow, value, streaming=streaming)
+            if isinstance(output, Stream) and not (streaming or request.output_only):
+                output = await _collected(run, output)
+        except asyncio.CancelledError:
+            if run.reason is None:
+                raise  # the client left: there is nobody to tell
+            await self._failed(run, run.reason, request, streaming, send)
+        except Exception as error:  # noqa: BLE001  the run has noted it; the client hears of it
+            await self._failed(run, error, request, streaming, send)
+        else:
+            if isinstance(output, Stream):
+                await _send_stream(run, output, send)
+            elif streaming:
+                await respond_events(send, _only(sse.data([output]) + _end(run)), _headers(run))
+            elif request.output_only:
+                await respond(send, HTTPStatus.OK, msgspec.json.encode(plain(output)), headers=_headers(run))
+            else:
+                await respond(send, HTTPStatus.OK, run.encoded())
+        finally:
+            if isinstance(output, Stream) and not run.ended:  # the client left before the first event
+                await output.aclose()
+
+    async def _failed(
+        self, run: Run, error: BaseException, request: RunRequest, streaming: bool, send: Send
+    ) -> None:
+        """Before anything was done, and for `output_only`, the status tells; else an event or the record."""
+        caller_at_fault = isinstance(error, InvalidInput) and not run.began
+        if request.output_only or not run.admitted or caller_at_fault:
+            await respond_error(send, error)
+        elif streaming:
+            await respond_events(send, _only(_error(error)), _headers(run))
+        else:
+            await respond(send, HTTPStatus.OK, run.encoded())
+
+
+async def _collected(run: Run, stream: Stream) -> Any:
+    async for _ in run.follow(stream):
+        pass
+    return run.output
+
+
+async def _send_stream(run: Run, stream: Stream, send: Send) -> None:
+    try:
+        await respond_events(send, _frames(run, stream), _headers(run))
+    except asyncio.CancelledError:
+        if run.reason is None:
+            raise
+        # The run was cancelled while the client was slow to read.
+        await end_events(send, _error(run.reason))
+
+
+async def _frames(run: Run, stream: Stream) -> AsyncGenerator[bytes]:
+    """The events of an output that is still being made."""
+    pieces = run.follow(stream)
+    try:
+        async for some in pieces:
+            frame = sse.data(some)
+            if frame:
+                yield frame
+    except asyncio.CancelledError:
+        if run.reason is None:
+            raise
+        yield _error(run.reason)
+    except Exception as error:  # noqa: BLE001  it is the last thing that the client hears
+        yield _error(error)
+    else:
+        yield _end(run)
+    finally:
+        await pieces.aclose()
+
+
+async def _only(frame: bytes) -> AsyncGenerator[bytes]:
+    yield frame
+
+
+def _error(error: BaseException) -> bytes:
+    return sse.event("error", error_body(error))
+
+
+def _end(run: Run) -> bytes:
+    end: dict[str, Any] = {"task_id": run.id, "status": run.status}
+    if run.usage is not None:
+        end["usage"] = usage_map(run.usage)
+    if run.finish_reason is not None:
+        end["finish_reason"] = run.finish_reason
+    return sse.event("end", end)
+
+
+def _headers(run: Run) -> Headers:
+    return [(b"x-task-id", run.id.encode())]
+
+
+class ShowTask:
+    """`GET /tasks/{task_id}`"""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        output_only = flag(scope, "output_only")
+        try:
+            record = await self._app.record(scope["path_params"]["task_id"])
+        except ModelComposeError as error:
+            await respond_error(send, error)
+            return
+        if not output_only:
+            await respond_json(send, record)
+        elif record.finished is None:
+            await respond_json(send, {"detail": "Task is still in progress."}, HTTPStatus.ACCEPTED)
+        elif record.status == "completed":
+            await respond_json(send, record.output)
+        else:
+            code = record.error_type or ModelComposeError.code
+            body = {"detail": record.error or "failed", "type": code}
+            body |= {"hint": record.hint} if record.hint else {}
+            await respond_json(send, body, status_of_code(code))
+
+
+class CancelTask:
+    """`POST /tasks/{task_id}/cancel`"""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task_id = scope["path_params"]["task_id"]
+        run = self._app.running(task_id)
+        try:
+            if run is not None:
+                run.cancel(Cancelled("cancelled by request"))
+                await run.wait()
+            await respond_json(send, await self._app.record(task_id))
+        except ModelComposeError as error:
+            await respond_error(send, error)
+
+
+class WatchTask:
+    """`GET /tasks/{task_id}/events`"""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task_id = scope["path_params"]["task_id"]
+        run = self._app.running(task_id)
+        if run is not None:
+            await until_gone(receive, respond_events(send, _events(run)))
+            return
+        try:
+            record = await self._app.record(task_id)
+        except ModelComposeError as error:
+            await respond_error(send, error)
+            return
+        await respond_events(send, _only(sse.event("end", record)))
+
+
+async def _events(run: Run) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(run.events()) as events:
+        async for event in events:
+            yield sse.event(event.name, event.data)

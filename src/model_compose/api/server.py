@@ -1,0 +1,83 @@
+"""How does the service listen, and how does it stop?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from model_compose.compose.app import App
+from model_compose.errors import ServiceError
+
+log = logging.getLogger(__name__)
+
+#: What the last responses may take after every run has been told to end.
+LAST_WORDS_S = 5
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ServiceError when the port is taken or not allowed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            hint = "end the program that uses it, or set `controller.port`; 0 takes a free one"
+            raise ServiceError(f"port {port} on {host} is in use", hint=hint) from error
+        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    sock.listen(2048)
+    return sock
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with our own way of stopping: runs end or are told to, children end, exit code 0."""
+
+    def __init__(self, asgi: ASGIApp, app: App) -> None:
+        timeout = app.project.controller.shutdown_timeout
+        super().__init__(
+            uvicorn.Config(
+                asgi,
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=int(timeout) + LAST_WORDS_S,
+            )
+        )
+        self._app = app
+        self._stopping: asyncio.Task[None] | None = None
+
+    def obey_signals(self) -> None:
+        """From now on SIGTERM and SIGINT stop the service; a second one does so at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own way with signals: not here."""
+        yield
+
+    def stop(self) -> None:
+        """Take no new connections, and let runs end; asked again, cancel them."""
+        if self.should_exit:
+            self._app.interrupt()
+            return
+        log.info("stopping")
+        self.should_exit = True
+        drain = self._app.drain(self._app.project.controller.shutdown_timeout)
+        self._stopping = asyncio.ensure_future(drain)

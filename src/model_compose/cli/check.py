@@ -1,0 +1,115 @@
+"""`check`: is a file right?"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import typer
+
+from model_compose.cli.options import AsJson, EnvFiles, Files, Selection, Variables
+from model_compose.cli.terminal import columns, fitted, paint, say, say_json, say_warning
+from model_compose.errors import ConfigError, ConfigErrors, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model_compose.config.schema import Component, Project
+    from model_compose.config.spec import Catalog
+
+
+def check(
+    context: typer.Context,
+    as_json: AsJson = False,
+    files: Files = None,
+    env_files: EnvFiles = None,
+    variables: Variables = None,
+) -> None:
+    """Find every mistake of the file. Also `validate`.
+
+    Nothing is started, downloaded or looked for: only the file is judged. The exit code is 2 if it is
+    wrong.
+    """
+    from model_compose.compose.catalog import BuiltIn
+
+    catalog = BuiltIn()
+    try:
+        project = Selection.of(context, files, env_files, variables).project(catalog)
+    except ConfigErrors as errors:
+        if as_json:
+            say_json({"ok": False, "mistakes": [_mistake(error) for error in errors.errors]})
+        raise
+    described = [_described(component, catalog) for component in project.components.values()]
+    if as_json:
+        warnings = [_at(note.message, note.place) for note in project.warnings]
+        workflows = [_workflow(project, name) for name in project.workflows]
+        say_json({"ok": True, "components": described, "workflows": workflows, "warnings": warnings})
+        return
+    for note in project.warnings:
+        say_warning(note)
+        say("", sys.stderr)
+    for line in _summary(project, described):
+        say(line)
+
+
+def _summary(project: Project, described: Sequence[dict[str, Any]]) -> list[str]:
+    counts = (_count(len(project.components), "component"), _count(len(project.workflows), "workflow"))
+    keys = ("id", "type", "task", "driver", "weights")
+    header = ["COMPONENT", *(key.upper() for key in keys[1:])]
+    default = project.default_workflow()
+    workflows = [
+        [f"{w.id} (default)" if w is default else w.id, ", ".join(job.component for job in w.jobs)]
+        for w in project.workflows.values()
+    ]
+    return [
+        f"{paint('ok', 'green', sys.stdout)}: {', '.join(counts)}",
+        "",
+        *_fitted([header, *([each[key] or "-" for key in keys] for each in described)]),
+        "",
+        *_fitted([["WORKFLOW", "CALLS"], *workflows]),
+    ]
+
+
+def _fitted(rows: Sequence[Sequence[str]]) -> list[str]:
+    return [fitted(line, sys.stdout) for line in columns(rows)]
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _described(component: Component, catalog: Catalog) -> dict[str, Any]:
+    """What a component is, as far as the file tells."""
+    from model_compose.components.model.spec import ModelConfig, chosen_driver, source_of
+
+    config, task, driver, weights = component.config, None, None, None
+    if isinstance(config, ModelConfig):
+        task, spec = config.task, catalog.task(config.task)
+        assert spec is not None
+        driver = chosen_driver(config, spec, catalog)
+        weights = None if config.model is None else str(source_of(config.model))
+    return {"id": component.id, "type": component.type, "task": task, "driver": driver, "weights": weights}
+
+
+def _workflow(project: Project, name: str) -> dict[str, Any]:
+    workflow = project.workflows[name]
+    return {
+        "id": name,
+        "default": workflow is project.default_workflow(),
+        "jobs": [{"id": job.id, "component": job.component} for job in workflow.jobs],
+    }
+
+
+def _mistake(error: ConfigError) -> dict[str, Any]:
+    return {
+        **_at(error.message, error.place),
+        "hint": error.hint,
+        "notes": [_at(note.message, note.place) for note in error.notes],
+    }
+
+
+def _at(message: str, place: Place | None) -> dict[str, Any]:
+    where = {} if place is None else msgspec.to_builtins(place)
+    where.pop("text", None)
+    return {"message": message, **where}

@@ -1,0 +1,89 @@
+"""How do commands talk to the running service?"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from model_compose.cli.state import StateFolder
+from model_compose.errors import ErrorInfo, ModelComposeError, NotFound, ServiceError, did_you_mean, revive
+from model_compose.runtime.pool import ModelStatus
+
+_TIMEOUT_S: Final = 10.0
+_POLL_S: Final = 0.1
+
+
+class _Problem(msgspec.Struct):
+    """The body of an answer that is an error."""
+
+    detail: str = ""
+    type: str = ""
+    hint: str | None = None
+
+
+class Client:
+    """The service of a state folder. Raises ServiceError when it is not there."""
+
+    def __init__(self, state: StateFolder) -> None:
+        self._state = state
+        self.service = state.running()
+
+    def components(self) -> list[ModelStatus]:
+        """All components, in the order of the file."""
+        return msgspec.json.decode(self._ask("GET", "/components"), type=list[ModelStatus])
+
+    def component(self, name: str) -> ModelStatus:
+        """One component. Raises NotFound."""
+        components = self.components()
+        for status in components:
+            if status.name == name:
+                return status
+        names = [status.name for status in components]
+        raise NotFound(f"there is no component `{name}`", hint=did_you_mean(name, names))
+
+    def restart(self, name: str) -> None:
+        """Load a component anew; -> at once. Raises NotFound."""
+        self._ask("POST", f"/components/{name}/restart", self._state.token())
+
+    def stop(self, name: str) -> None:
+        """Unload a component when its calls have ended; -> at once. Raises NotFound."""
+        self._ask("POST", f"/components/{name}/stop", self._state.token())
+
+    def wait(self, name: str, until: Callable[[ModelStatus], bool]) -> ModelStatus:
+        """The component when it is as it should be."""
+        while not until(status := self.component(name)):
+            time.sleep(_POLL_S)
+        return status
+
+    def _ask(self, method: str, path: str, token: str | None = None) -> bytes:
+        url = urlsplit(self.service.api_url)
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=_TIMEOUT_S)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            connection.request(method, url.path + path, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ServiceError(
+                f"the service at {self.service.url} does not answer: {error}",
+                hint="`model-compose logs` shows what happened",
+            ) from error
+        finally:
+            connection.close()
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise _error(answer.status, body)
+        return body
+
+
+def _error(status: int, body: bytes) -> ModelComposeError:
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except msgspec.MsgspecError:
+        return ServiceError(f"the service answers {status}")
+    return revive(ErrorInfo(problem.type, problem.detail, problem.hint))

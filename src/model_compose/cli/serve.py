@@ -1,0 +1,144 @@
+"""What happens between the start and the end of a service?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from model_compose.api.http import http_app
+from model_compose.api.metrics import Metrics
+from model_compose.api.server import Server, listen
+from model_compose.cli.downloads import Show
+from model_compose.cli.state import Service, StateFolder, root_url
+from model_compose.compose.app import App
+from model_compose.compose.run import Run
+from model_compose.config.schema import Project
+from model_compose.config.spec import Catalog
+from model_compose.errors import ModelComposeError
+from model_compose.runtime.model import State
+
+log = logging.getLogger(__name__)
+
+#: Told once, when everything that is preloaded is loaded (True) or something of it has failed (False).
+Loaded = Callable[[bool], None]
+
+
+class Watch(Metrics):
+    """Measures a service, and logs what happens to its components and runs."""
+
+    def watch(self, app: App) -> None:
+        """Show the states of the app's models too."""
+        super().watch(app)
+        self._app = app
+
+    def changed(self, model: str, state: State) -> None:
+        """A model has a new state."""
+        extra = {"component": model}
+        if state == "failed":
+            log.error("%s", _told(self._app.pool.error(model)), extra=extra)
+        else:
+            log.info("%s", state, extra=extra)
+
+    def run_ended(self, run: Run) -> None:
+        """A run ended."""
+        super().run_ended(run)
+        level = logging.DEBUG if run.error is None else logging.INFO
+        if log.isEnabledFor(level):
+            why = f": {run.error}" if run.error else ""
+            log.log(level, "run of `%s` %s%s", run.workflow_id, run.status, why, extra={"task_id": run.id})
+
+
+def _told(error: ModelComposeError | None) -> str:
+    if error is None:
+        return "failed"
+    return f"failed: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+
+
+async def serve(
+    project: Project, catalog: Catalog, state: StateFolder, file: Path, *, show: Show, loaded: Loaded
+) -> None:
+    """Serve until a signal says otherwise. The caller holds the state folder.
+
+    Raises ServiceError when it cannot listen, DriverMissing when a library is not installed, and the
+    error of a model when no model is left that works.
+    """
+    began = time.monotonic()
+    controller = project.controller
+    watch = Watch()
+    app = App(project, catalog, progress=show, state=state.path, observer=watch)
+    for note in project.warnings:
+        log.warning("%s", f"{note.message} ({note.place})" if note.place else note.message)
+    with listen(controller.host, controller.port) as listener:
+        url = root_url(_reached(controller.host), listener.getsockname()[1])
+        watch.watch(app)
+        async with app:
+            server = Server(http_app(app, watch, state.new_token()), app)
+            server.obey_signals()  # whoever reads the state folder may stop us
+            api_url = url + controller.base_path.rstrip("/")
+            state.announce(
+                Service(
+                    pid=os.getpid(),
+                    url=url,
+                    api_url=api_url,
+                    file=str(file),
+                    started=time.time(),
+                    shutdown_timeout=controller.shutdown_timeout,
+                )
+            )
+            log.info("listening on %s", url)
+
+            def settled() -> None:
+                failed = [m.name for m in app.models if app.pool.state(m.name) == "failed"]
+                log.info("%s", _welcome(project, url, api_url, time.monotonic() - began, failed))
+                loaded(not failed)
+
+            await _serve(server, app, listener, settled)
+    log.info("stopped")
+
+
+async def _serve(server: Server, app: App, listener: socket.socket, settled: Callable[[], None]) -> None:
+    """Serve until a signal, or until no model works any more; then raise the error of one of them."""
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
+    losing = asyncio.create_task(_until_hopeless(app, settled), name="losing")
+    await asyncio.wait([serving, losing], return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        server.stop()
+    await serving
+    if losing.done():
+        raise losing.result()
+    losing.cancel()
+
+
+async def _until_hopeless(app: App, settled: Callable[[], None]) -> ModelComposeError:
+    """Wait for what is preloaded, then for the moment when every model has failed; -> why."""
+    await app.pool.until(app.settled)
+    if app.hopeless() is None:
+        settled()
+    await app.pool.until(lambda: app.hopeless() is not None)
+    error = app.hopeless()
+    assert error is not None
+    log.error("nothing is left to serve")
+    return error
+
+
+def _reached(host: str) -> str:
+    """Where a client on this machine finds a service that listens there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
+
+
+def _welcome(project: Project, url: str, api_url: str, took_s: float, failed: list[str]) -> str:
+    """What somebody wants to know who has just started a service."""
+    default = project.default_workflow()
+    workflows = [f"{w.id} (default)" if w is default else w.id for w in project.workflows.values()]
+    lines = [
+        f"serving without what has failed: {', '.join(failed)}" if failed else f"ready after {took_s:.1f} s",
+        f"  API        {api_url}",
+        f"  docs       {url}/docs",
+        f"  workflows  {', '.join(workflows)}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,213 @@
+"""How does a call to a model component become requests, and their outcomes its output?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from model_compose.components.contract import CallContext
+from model_compose.components.streams import Stream, rendered
+from model_compose.config.annotations import is_list
+from model_compose.config.expression import Reference, Renderable, Scope
+from model_compose.config.schema import Action
+from model_compose.config.spec import TaskSpec, fields_of
+from model_compose.drivers.contract import Outcome
+from model_compose.errors import InvalidInput, TimedOut
+from model_compose.runtime.call import Call
+from model_compose.runtime.pool import ModelPool
+from model_compose.types import plain
+
+#: Requests of one list that wait or run at once: enough to fill any batch, and no more.
+WINDOW: Final = 64
+
+
+class ModelComponent:
+    """Calls one model of the pool."""
+
+    def __init__(self, name: str, task: TaskSpec, pool: ModelPool) -> None:
+        self._name = name
+        self._task = task
+        self._pool = pool
+        self._main = next(f for f in fields_of(task.request) if f.name == task.main)
+        self._plans: dict[str, _Plan] = {}
+
+    async def call(self, action: Action, scope: Scope, context: CallContext, *, streaming: bool) -> Any:
+        """One request, or one for each item of a list; -> the action's output."""
+        requests, many = self._requests(action, scope)
+        deadline = None if action.timeout is None else asyncio.get_running_loop().time() + action.timeout
+        result: Any
+        if (streaming or action.streaming) and not many and self._streams(requests[0]):
+            result = await self._stream(requests[0], context, deadline)
+        elif many:
+            async with _until(deadline):
+                outcomes = await self._all(requests, context)
+            result = [outcome.result for outcome in outcomes]
+        elif deadline is None:
+            result = (await self._one(requests[0], context)).result
+        else:
+            async with _until(deadline):
+                result = (await self._one(requests[0], context)).result
+        return await rendered(action.output, result, scope)
+
+    def _streams(self, request: Any) -> bool:
+        return self._task.chunk is not None and self._task.streams(request)
+
+    # Requests
+
+    def _requests(self, action: Action, scope: Scope) -> tuple[list[Any], bool]:
+        """The requests that an action makes of its input, and whether the answer is a list."""
+        plan = self._plans.get(action.id)
+        if plan is None:
+            plan = self._plans[action.id] = _Plan(action)
+        values = plan.values(scope)
+        items = values.get(self._main.name)
+        if self._main.many and isinstance(items, list) and self._is_many(items):
+            return [self._request({**values, self._main.name: item}) for item in items], True
+        return [self._request(values)], False
+
+    def _is_many(self, items: list[Any]) -> bool:
+        """Whether a list is a list of values: one conversation is itself a list, of messages."""
+        if not items:
+            raise InvalidInput(f"`{self._main.name}` is an empty list", field=self._main.name)
+        return not is_list(self._main.type) or isinstance(items[0], list)
+
+    def _request(self, values: dict[str, Any]) -> Any:
+        if self._task.normalise is not None:
+            values = self._task.normalise(values)
+        try:
+            return msgspec.convert(values, self._task.request)
+        except msgspec.ValidationError as error:
+            raise _invalid(error) from error
+
+    # Calls
+
+    def _submit(self, request: Any, context: CallContext, *, streaming: bool) -> Call:
+        try:
+            call = self._pool.submit(self._name, request, streaming=streaming, bounded=not context.admitted)
+        except OverflowError as error:
+            raise InvalidInput("an integer of the request has more than 64 bits") from error
+        call.on_progress = context.progress
+        call.on_served = context.served
+        if call.times.served:
+            context.served()
+        if not call.done:  # else the queue was full, or the model has failed
+            context.admitted = True
+        return call
+
+    async def _one(self, request: Any, context: CallContext) -> Outcome:
+        call = self._submit(request, context, streaming=False)
+        try:
+            outcome = await call.outcome()
+        finally:
+            self._pool.cancel(call)
+        context.spent(outcome)
+        return outcome
+
+    async def _all(self, requests: list[Any], context: CallContext) -> list[Outcome]:
+        window = asyncio.Semaphore(WINDOW)
+
+        async def one(request: Any) -> Outcome:
+            async with window:
+                return await self._one(request, context)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(request)) for request in requests]
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _stream(self, request: Any, context: CallContext, deadline: float | None) -> Stream:
+        call = self._submit(request, context, streaming=True)
+        if call.done:
+            await call.outcome()
+
+        async def pieces() -> AsyncIterator[list[Any]]:
+            chunks = call.chunks()
+            while True:
+                async with _until(deadline):
+                    some = await anext(chunks, None)
+                if some is None:
+                    break
+                yield some
+            context.spent(await call.outcome())
+
+        async def whole(_: list[Any]) -> Any:
+            return (await call.outcome()).result
+
+        async def close() -> None:
+            self._pool.cancel(call)
+
+        return Stream(pieces(), close=close, whole=whole)
+
+
+class _Plan:
+    """The values of an action, those that never change worked out once."""
+
+    def __init__(self, action: Action) -> None:
+        self._constant = {n: plain(v) for n, v in action.values.items() if not isinstance(v, Renderable)}
+        self._varying = [
+            (n, v, _input_keys(v)) for n, v in action.values.items() if isinstance(v, Renderable)
+        ]
+
+    def values(self, scope: Scope) -> dict[str, Any]:
+        """What the request gets; null is as good as not given."""
+        values = {name: value for name, value in self._constant.items() if value is not None}
+        given = scope.values["input"]
+        for name, tree, keys in self._varying:
+            # A default action refers to every field of its task, and a request gives two of them.
+            if keys is not None and isinstance(given, dict) and keys.isdisjoint(given):
+                continue
+            value = plain(tree.render(scope))
+            if value is not None:
+                values[name] = value
+        return values
+
+
+def _input_keys(tree: Renderable) -> frozenset[str] | None:
+    """The keys of the input without which a tree is null; None if that depends on more than them."""
+    keys = set()
+    while isinstance(tree, Reference) and tree.key == "input" and tree.path and isinstance(tree.path[0], str):
+        keys.add(tree.path[0])
+        if tree.default is UNSET:
+            return frozenset(keys)
+        tree = tree.default
+    return None
+
+
+@contextlib.asynccontextmanager
+async def _until(deadline: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise TimedOut("the action's `timeout` ran out") from None
+
+
+_WORDS: Final = {
+    "float": "a number",
+    "int": "an integer",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a map",
+}
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidInput:
+    """What is wrong with a request, by the names that its sender knows."""
+    message, _, path = str(error).partition(" - at `$")
+    field = path.strip("`.") or None
+    if message.startswith("Object missing required field"):
+        missing = message.split("`")[1]
+        name = f"{field}.{missing}" if field else missing
+        return InvalidInput(f"`{name}` is missing", field=name)
+    said = message[0].lower() + message[1:]
+    for kind, words in _WORDS.items():
+        said = said.replace(f"`{kind}`", words)
+    return InvalidInput(f"`{field}`: {said}" if field else said, field=field)

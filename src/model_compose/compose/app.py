@@ -1,0 +1,368 @@
+"""How does a checked project come to life, and who runs its workflows?
+
+`App` is the service without HTTP: the API, the command line and notebooks all call `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from model_compose.components.contract import Component
+from model_compose.components.streams import Stream
+from model_compose.compose import models
+from model_compose.compose.run import Run
+from model_compose.compose.store import RunRecord, RunStore, StoredRun
+from model_compose.config.schema import Project, Workflow
+from model_compose.config.spec import Catalog
+from model_compose.errors import (
+    Interrupted,
+    ModelComposeError,
+    NotFound,
+    Overloaded,
+    ServiceError,
+    did_you_mean,
+)
+from model_compose.runtime.call import Call
+from model_compose.runtime.memory import cores
+from model_compose.runtime.model import State
+from model_compose.runtime.pool import ModelPool, ModelStatus
+from model_compose.workflows.inputs import inputs_of
+from model_compose.workflows.run import run_workflow
+
+log = logging.getLogger(__name__)
+
+#: Finished runs that are not stored are remembered, as JSON, but only so many.
+REMEMBERED: Final = 1000
+REMEMBERED_BYTES: Final = 16 << 20
+EXPIRE_EVERY_S: Final = 60.0
+
+
+class Observer:
+    """What happens in the service, for whoever measures it. Does nothing by itself."""
+
+    def ended(self, call: Call, error: ModelComposeError | None) -> None:
+        """A call to a model ended."""
+
+    def changed(self, model: str, state: State) -> None:
+        """A model has a new state."""
+        log.info("%s is %s", model, state, extra={"component": model, "state": state})
+
+    def run_ended(self, run: Run) -> None:
+        """A run ended."""
+
+
+class App:
+    """A project that runs. Use it as an asynchronous context manager.
+
+    state     folder for runs that survive a restart; None: nothing is stored
+    progress  makes the progress of a download, by the name of its component
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        catalog: Catalog,
+        *,
+        progress: models.ShowProgress,
+        state: Path | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.project = project
+        self.models = models.models_of(project, catalog)
+        self.inputs = {name: inputs_of(workflow, project) for name, workflow in project.workflows.items()}
+        self.observer = observer or Observer()
+        self.draining = False
+        self._progress = progress
+        self._store = RunStore(state / "runs.sqlite") if state else None
+        self._runs: dict[str, Run] = {}
+        self._finished: OrderedDict[str, bytes] = OrderedDict()
+        self._finished_bytes = 0
+        self._background: set[asyncio.Task[None]] = set()
+        self._expiring: asyncio.Task[None] | None = None
+        self._components: dict[str, Component] = {}
+        self._pool: ModelPool | None = None
+        limit = project.controller.max_concurrent_count
+        self._places = asyncio.Semaphore(limit) if limit else None
+        names = {model.name for model in self.models}
+        #: The models that a run of a workflow asks first.
+        self._first = {
+            w.id: [job.component for job in w.jobs if not job.depends_on and job.component in names]
+            for w in project.workflows.values()
+        }
+
+    @property
+    def pool(self) -> ModelPool:
+        """The models, once the app has started."""
+        assert self._pool is not None
+        return self._pool
+
+    # Life
+
+    async def __aenter__(self) -> App:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Begin to load what is preloaded, and take up what a service before us left.
+
+        Raises DriverMissing, or ServiceError if the stored runs cannot be read, before anything starts.
+        """
+        models.require_drivers(self.models)
+        left = await self._store.unfinished() if self._store is not None else []
+        scratch = Path(tempfile.mkdtemp(prefix="model-compose-"))
+        threads = min(self.project.settings.threads or cores(), cores())
+        self._pool = ModelPool(
+            [models.setup(m, self.project, threads, scratch, self._progress) for m in self.models],
+            budgets=models.memory_budget(self.project),
+            cores=threads,
+            scratch=scratch,
+            observer=self.observer,
+        )
+        self._components = {m.name: models.component(m, self._pool) for m in self.models}
+        for model in self.models:
+            if model.config.preload:
+                self._pool.want(model.name)
+        if self._store is not None:
+            await self._take_up(self._store, left)
+            self._expiring = asyncio.create_task(self._expire(self._store), name="expire")
+
+    async def _take_up(self, store: RunStore, left: Sequence[StoredRun]) -> None:
+        """Run again what was queued; what had begun has failed."""
+        for stored in left:
+            record = stored.record
+            run = Run(record.workflow_id, self._ended, record.task_id)
+            run.created, run.stored, run.admitted = record.created, True, True
+            self._runs[run.id] = run
+            workflow = self.project.workflows.get(record.workflow_id)
+            if record.status == "pending" and workflow is not None:
+                self._spawn(self._execute_stored(run, workflow, stored.input), f"run {run.id}")
+                continue
+            gone = f"there is no workflow `{record.workflow_id}` any more"
+            run.fail(NotFound(gone) if workflow is None else Interrupted("interrupted: the service stopped"))
+            await store.update(run.record())
+
+    async def _expire(self, store: RunStore) -> None:
+        while True:
+            try:
+                await store.expire(time.time() - self.project.controller.task_ttl)
+            except ServiceError as error:  # a full disk may have room again
+                log.warning("%s", error)
+            await asyncio.sleep(EXPIRE_EVERY_S)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new runs, and give those that are under way this long to end."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for run in list(self._runs.values()):
+                    await run.wait()
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """End every run now."""
+        for run in list(self._runs.values()):
+            run.cancel(Interrupted("interrupted: the service stopped"))
+
+    async def close(self) -> None:
+        """End every run and every worker."""
+        await self.drain(0)
+        while self._background:  # each ends soon, and stores how
+            await asyncio.wait(self._background)
+        if self._expiring is not None:
+            self._expiring.cancel()
+            await asyncio.wait([self._expiring])
+        if self._pool is not None:
+            await self._pool.close()
+        if self._store is not None:
+            await self._store.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    # Runs
+
+    def workflow(self, name: str | None) -> Workflow:
+        """A workflow by its id, or the default one. Raises NotFound."""
+        workflows = self.project.workflows
+        if name is None:
+            workflow = self.project.default_workflow()
+            if workflow is None:
+                names = ", ".join(f"`{each}`" for each in workflows)
+                raise NotFound(
+                    "not found: __default__: no workflow is the default", hint=f"name one of {names}"
+                )
+            return workflow
+        if name not in workflows:
+            raise NotFound(f"Workflow '{name}' not found.", hint=did_you_mean(name, workflows))
+        return workflows[name]
+
+    def begin(self, workflow: Workflow, given: Any) -> tuple[Run, dict[str, Any]]:
+        """A new run of a workflow and its accepted input. Raises InvalidInput, Overloaded, Interrupted."""
+        if self.draining:
+            raise Interrupted("the service is stopping")
+        value = self.inputs[workflow.id].accept(given)
+        limit, most = self.project.controller.max_concurrent_count, self.project.controller.max_queue
+        if limit and len(self._runs) >= limit + most:
+            raise Overloaded(f"{most} runs wait already", retry_after_s=1.0)
+        run = Run(workflow.id, self._ended)
+        self._runs[run.id] = run
+        return run, value
+
+    async def execute(self, run: Run, workflow: Workflow, value: dict[str, Any], *, streaming: bool) -> Any:
+        """Run a workflow; -> its output. The run has ended then, unless the output is a `Stream`.
+
+        A stream is read through `run.follow`, which ends the run.
+        Raises what the workflow raises, after the run has failed with it.
+        """
+        try:
+            run.begin()
+            await self._place(run)
+            output = await run_workflow(
+                workflow, self.project, self._components, value, run, streaming=streaming
+            )
+        except BaseException as error:
+            run.fail(error)
+            raise
+        if not isinstance(output, Stream):
+            run.complete(output)
+            if run.error is not None:
+                raise run.error
+        return output
+
+    async def _place(self, run: Run) -> None:
+        """Wait until fewer than `max_concurrent_count` runs are under way; `_ended` gives the place back."""
+        if self._places is not None:
+            await self._places.acquire()
+            run.holds_place = True
+
+    async def enqueue(self, workflow: Workflow, given: Any) -> Run:
+        """Begin a run that nobody waits for; it is stored when this returns.
+
+        Raises InvalidInput, Overloaded, Interrupted, and ServiceError when it cannot be stored.
+        """
+        for model in self._first[workflow.id]:
+            if self.pool.room(model) <= self._entering(model):
+                raise Overloaded(f"the queue of `{model}` is full")
+        run, value = self.begin(workflow, given)
+        run.admitted = True
+        if self._store is not None:
+            try:
+                await self._store.add(StoredRun(run.record(), value))
+            except BaseException as error:
+                run.fail(error)
+                raise
+            run.stored = True
+        self._spawn(self._execute_stored(run, workflow, value), f"run {run.id}")
+        return run
+
+    def _entering(self, model: str) -> int:
+        """Runs that were taken, and whose first call to a model is still to come."""
+        return sum(
+            run.admitted and not run.jobs and model in self._first.get(run.workflow_id, ())
+            for run in self._runs.values()
+        )
+
+    async def _execute_stored(self, run: Run, workflow: Workflow, value: dict[str, Any]) -> None:
+        run.on_began = lambda: self._spawn(self._keep(run), f"store {run.id}")
+        try:
+            # Streamed, so that those who watch the run see it grow.
+            output = await self.execute(run, workflow, value, streaming=True)
+            if isinstance(output, Stream):
+                async for _ in run.follow(output):
+                    pass
+        except (ModelComposeError, asyncio.CancelledError):
+            pass  # the run keeps it, and the observer hears of it
+        except Exception:
+            log.exception("run of `%s`", workflow.id, extra={"task_id": run.id})
+        queued = isinstance(run.error, Interrupted) and not run.began
+        if not queued:  # what has not begun runs after the restart
+            await self._keep(run)
+
+    async def _keep(self, run: Run) -> None:
+        """Store the state of a run; how it ended is remembered at least, where the disk is full."""
+        if self._store is None:
+            return
+        try:
+            await self._store.update(run.record())
+        except ServiceError as error:
+            log.error("%s", error, extra={"task_id": run.id})
+            if run.ended:
+                self._remember(run)
+
+    def _ended(self, run: Run) -> None:
+        self._runs.pop(run.id, None)
+        if self._places is not None and run.holds_place:
+            self._places.release()
+        if not run.stored:
+            self._remember(run)
+        self.observer.run_ended(run)
+
+    def _remember(self, run: Run) -> None:
+        self._finished[run.id] = run.encoded()
+        self._finished_bytes += len(run.encoded())
+        while len(self._finished) > REMEMBERED or self._finished_bytes > REMEMBERED_BYTES:
+            _, oldest = self._finished.popitem(last=False)
+            self._finished_bytes -= len(oldest)
+
+    async def record(self, task_id: str) -> RunRecord:
+        """A run by its id. Raises NotFound when there is none, or it has expired."""
+        run = self._runs.get(task_id)
+        if run is not None:
+            return run.record()
+        record: RunRecord | None = None
+        if task_id in self._finished:
+            record = msgspec.json.decode(self._finished[task_id], type=RunRecord)
+        elif self._store is not None:
+            record = await self._store.get(task_id)
+        ttl = self.project.controller.task_ttl
+        if record is None or (record.finished is not None and record.finished < time.time() - ttl):
+            raise NotFound(f"there is no task `{task_id}`", hint="finished ones are forgotten after a while")
+        return record
+
+    def running(self, task_id: str) -> Run | None:
+        """A run that has not ended."""
+        return self._runs.get(task_id)
+
+    # Models
+
+    def status(self) -> Sequence[ModelStatus]:
+        """Every model, in the order of the file."""
+        return self.pool.status()
+
+    def ready(self) -> bool:
+        """Whether every component can serve: none has failed, and what is preloaded is loaded."""
+        return not self.draining and all(self.component_ready(m) for m in self.models)
+
+    def component_ready(self, model: models.Model) -> bool:
+        """Whether a request to this model would be served. One that loads on demand is ready unloaded."""
+        state = self.pool.state(model.name)
+        return state == "ready" or (state == "unloaded" and not self.pool.wanted(model.name))
+
+    def settled(self) -> bool:
+        """Whether nothing is being loaded, or is about to be."""
+        return not any(self.pool.wanted(m.name) for m in self.models)
+
+    def hopeless(self) -> ModelComposeError | None:
+        """Why nothing is left to serve, if that is so: every model has failed."""
+        errors = [self.pool.error(m.name) for m in self.models if self.pool.state(m.name) == "failed"]
+        return errors[0] if errors and len(errors) == len(self.models) else None

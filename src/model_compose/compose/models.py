@@ -1,0 +1,177 @@
+"""How does a model component of a project become a model of the pool?"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from model_compose.about import install_command
+from model_compose.components.model.component import ModelComponent
+from model_compose.components.model.spec import (
+    ModelConfig,
+    adapter_name,
+    chosen_driver,
+    source_of,
+    task_driver,
+)
+from model_compose.config.quantities import Percent
+from model_compose.config.schema import Component, Project
+from model_compose.config.spec import Catalog, DriverSpec, TaskDriver, TaskSpec
+from model_compose.drivers.contract import LoadedAdapter, LoadOptions
+from model_compose.errors import DriverMissing
+from model_compose.runtime.call import Decoders
+from model_compose.runtime.host import named
+from model_compose.runtime.memory import installed_bytes
+from model_compose.runtime.messages import PROTOCOL, Load
+from model_compose.runtime.model import ModelPlan
+from model_compose.runtime.pool import ModelPool, ModelSetup, Prepared
+from model_compose.sources.fetch import resolve
+from model_compose.sources.progress import Progress
+from model_compose.sources.spec import LoadedSource, Source
+
+#: What all models may take where the file sets no `memory_limit`: the rest is for everybody else.
+DEFAULT_MEMORY_SHARE = 0.9
+
+#: Makes the progress of one download, by the name of its component.
+ShowProgress = Callable[[str], Progress]
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model component with the specs that it resolved to."""
+
+    component: Component
+    config: ModelConfig
+    task: TaskSpec
+    driver: DriverSpec
+    how: TaskDriver
+
+    @property
+    def name(self) -> str:
+        """The component's id."""
+        return self.component.id
+
+    def sources(self) -> Iterator[Source]:
+        """The weights that it needs: the model's, then its adapters'."""
+        if self.config.model is not None:
+            yield source_of(self.config.model)
+        for adapter in self.config.peft_adapters:
+            yield source_of(adapter.model)
+
+
+def models_of(project: Project, catalog: Catalog) -> list[Model]:
+    """The model components of a checked project."""
+    return [
+        _model(c, c.config, catalog) for c in project.components.values() if isinstance(c.config, ModelConfig)
+    ]
+
+
+def _model(component: Component, config: ModelConfig, catalog: Catalog) -> Model:
+    task = catalog.task(config.task)
+    assert task is not None
+    driver = catalog.driver(chosen_driver(config, task, catalog))
+    assert driver is not None
+    how = task_driver(task, driver)
+    assert how is not None
+    return Model(component, config, task, driver, how)
+
+
+def require_drivers(models: list[Model]) -> None:
+    """Raise DriverMissing, with the command that installs it, when a driver's library is not there."""
+    for model in models:
+        driver = model.driver
+        missing = [name for name in driver.modules if importlib.util.find_spec(name) is None]
+        if missing:
+            raise DriverMissing(
+                f"component `{model.name}` needs `{missing[0]}`, which is not installed",
+                hint=install_command(driver.extra) if driver.extra else f"install `{missing[0]}`",
+            )
+
+
+def memory_budget(project: Project) -> dict[str, int]:
+    """Bytes by pool that all loaded models together may take."""
+    limit = project.settings.memory_limit
+    if isinstance(limit, int):
+        return {"host": limit}
+    share = limit.fraction if isinstance(limit, Percent) else DEFAULT_MEMORY_SHARE
+    return {"host": int(installed_bytes() * share)}
+
+
+def setup(model: Model, project: Project, cores: int, scratch: Path, progress: ShowProgress) -> ModelSetup:
+    """What the pool needs to know of a model."""
+    config = model.config
+    plan = ModelPlan(
+        model.name,
+        size={} if config.memory is None else {"host": config.memory},
+        preload=config.preload,
+        keep_alive_s=None if config.keep_alive == float("inf") else config.keep_alive,
+        max_queue=config.max_queue,
+        max_active=model.component.max_concurrent_count,
+    )
+    decoders = Decoders(
+        msgspec.msgpack.Decoder(model.task.result), msgspec.msgpack.Decoder(model.task.chunk or object)
+    )
+
+    async def prepare() -> Prepared:
+        cancel = threading.Event()
+        try:
+            return await asyncio.to_thread(_prepare, model, project.folder, cores, scratch, progress, cancel)
+        finally:
+            cancel.set()  # the thread outlives a cancelled task, but not for long
+
+    return ModelSetup(plan, decoders, prepare, embedded=config.embedded, load_timeout_s=config.load_timeout)
+
+
+def _prepare(
+    model: Model,
+    folder: Path,
+    cores: int,
+    scratch: Path,
+    progress: ShowProgress,
+    cancel: threading.Event,
+) -> Prepared:
+    """Get the weights, and say how large the model will be. Blocks."""
+    require_drivers([model])
+    loaded = fetch(model, folder, progress, cancel)
+    config = model.config
+    source = loaded[0] if config.model is not None else None
+    adapters = loaded[1:] if config.model is not None else loaded
+    options = LoadOptions(
+        task=model.task.name,
+        source=source,
+        threads=cores,
+        scratch=str(scratch),
+        device=config.device,
+        device_mode=config.device_mode,
+        precision=config.precision,
+        quantization=config.quantization if isinstance(config.quantization, str) else None,
+        batch_size=config.batch_size,
+        adapters=tuple(
+            LoadedAdapter(adapter_name(a, i), lora, a.weight if isinstance(a.weight, int | float) else 1.0)
+            for i, (a, lora) in enumerate(zip(config.peft_adapters, adapters, strict=True))
+        ),
+        warmup=config.warmup,
+        options=config.options,
+    )
+    request = f"{model.task.request.__module__}:{model.task.request.__qualname__}"
+    size = named(model.driver.estimate)(options) if model.driver.estimate else {}
+    return Prepared(Load(PROTOCOL, model.how.implementation, request, options), {}, size)
+
+
+def fetch(
+    model: Model, folder: Path, progress: ShowProgress, cancel: threading.Event, *, refresh: bool = False
+) -> list[LoadedSource]:
+    """The weights of a model and of its adapters, downloaded where they are not in the cache. Blocks."""
+    return [
+        resolve(source, base_dir=folder, progress=progress(model.name), refresh=refresh, cancel=cancel)
+        for source in model.sources()
+    ]
+
+
+def component(model: Model, pool: ModelPool) -> ModelComponent:
+    """What workflows call."""
+    return ModelComponent(model.name, model.task, pool)

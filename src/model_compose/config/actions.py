@@ -1,0 +1,176 @@
+"""What can a component be asked to do, and with which values?
+
+Actions stand in a list `actions`, alone in `action`, or with their keys among those of the component;
+a component that says nothing of actions has one that takes every value from the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from model_compose.config.annotations import names_in
+from model_compose.config.expression import Reference, Template
+from model_compose.config.grammar import parse
+from model_compose.config.later import Part
+from model_compose.config.mistakes import Mistakes
+from model_compose.config.read import WRONG, Reader
+from model_compose.config.references import CONTEXT, Known, check_references, compiled, results
+from model_compose.config.schema import SYNTHESISED_ACTION, Action, ActionKeys, Tree
+from model_compose.config.shape import Ids, listed, names_of, one_default, part
+from model_compose.config.spec import ActionSpec, Catalog, Field, fields_of
+from model_compose.config.template import accept_lists
+from model_compose.config.tree import Entry, Node, at_key, locate_key
+
+_SOURCES: Mapping[str, Known] = {"input": None, "context": CONTEXT}
+_COMMON = names_of(ActionKeys)
+
+
+class Actions:
+    """Reads the actions of one component, which `where` names in messages."""
+
+    def __init__(self, spec: ActionSpec, where: str, catalog: Catalog, mistakes: Mistakes) -> None:
+        self.spec = spec
+        self.where = where
+        self.mistakes = mistakes
+        self.reader = Reader(mistakes, catalog)
+        self.fields = {name: field for field in fields_of(spec.request) for name in field.names}
+        self.valid = {*self.fields, *_COMMON, *spec.nested}
+
+    def read(self, node: Node, own: Collection[str]) -> tuple[Action, ...] | None:
+        """The actions of a component with these keys of its `own`; None if nobody can say which it has."""
+        assert isinstance(node.value, dict)
+        entries = {key: entry for key, entry in node.value.items() if not key.startswith("x-")}
+        name = at_key(node, "action")
+        if name is not None and isinstance(name.value, str):
+            del entries["action"]  # it names the one whose keys stand here
+        else:
+            name = None
+        nested = listed(entries, "action", self.mistakes)
+        inlined = entries.keys() - set(own) - {"action", "actions"}
+        if nested:
+            for key in inlined:
+                self.misplaced(node.value[key], own)
+            if name is not None:
+                self.mistakes.add("`action` is a name here, and there are `actions`", name, hint="keep one")
+            return self.several(nested)
+        action = self.one(part(node, inlined), self.where, own, "component") if inlined else self.default()
+        if entries.keys() & {"action", "actions"}:
+            return None  # they are no list, or an empty one, which has been told
+        if action is not None and name is not None:
+            action = replace(action, id=str(name.value))
+        return None if action is None else (action,)
+
+    def misplaced(self, entry: Entry, own: Collection[str]) -> None:
+        """Note a key of a component that should be one of an action, or nowhere."""
+        if entry.key not in self.valid:
+            valid = {*own, "action", "actions"}
+            self.reader.strange_key(entry, valid, self.where, "component")
+            return
+        message = f"`{entry.key}` of {self.where} belongs in one of its actions"
+        hint = "keys of an action stand in the component only if it has no others"
+        self.mistakes.add(message, entry.key_node, hint=hint, once="misplaced")
+
+    def several(self, nodes: list[Node]) -> tuple[Action, ...] | None:
+        """The actions of a list."""
+        ids = Ids("action", SYNTHESISED_ACTION, self.mistakes)
+        found = []
+        for node in nodes:
+            name = ids.add(node)
+            called = f"action `{name}`" if name and at_key(node, "id") else "an action"
+            action = self.one(node, f"{called} of {self.where}")
+            if action is not None and name is not None:
+                found.append(action)
+        if len(found) < len(nodes):
+            return None
+        one_default("action", nodes, self.mistakes)
+        return tuple(found)
+
+    def one(
+        self, node: Node, where: str, also_valid: Collection[str] = (), place: Part | None = None
+    ) -> Action | None:
+        """One action; None if it is not even a map."""
+        entries = self.reader.entries(node, {*self.valid, *also_valid}, where, place)
+        if entries is None:
+            return None
+        keys = self.reader.struct(part(node, _COMMON), ActionKeys, where)
+        assert isinstance(keys, ActionKeys)  # it has no required field
+        if keys.streaming and self.spec.chunk is None:
+            key = locate_key(node, ["streaming"])
+            self.mistakes.add("`streaming` cannot be used here: what it gives does not come in pieces", key)
+        values = self.values(self.flat(node, entries, where), where)
+        output = self.output(node)
+        return Action(keys.id, self.spec, values, output, keys.streaming, keys.timeout, keys.default)
+
+    def flat(self, node: Node, entries: Mapping[str, Entry], where: str) -> dict[str, Entry]:
+        """The values of an action by key, those of nested maps (`params`) among them."""
+        flat = {key: entry for key, entry in entries.items() if key in self.fields}
+        for group in self.spec.nested:
+            inner = at_key(node, group)
+            if inner is None or inner.value is None:
+                continue
+            nested = self.reader.entries(inner, self.fields, f"`{group}` of {where}")
+            for key, entry in (nested or {}).items():
+                if key in flat:
+                    message = f"`{key}` stands both in `{group}` and beside it"
+                    self.mistakes.add(message, entry.key_node, hint="keep one of them")
+                flat[key] = entry
+        return flat
+
+    def values(self, flat: Mapping[str, Entry], where: str) -> dict[str, Tree]:
+        """A compiled tree for each field of the request that is given or required."""
+        reader = self.reader.of_templates()
+        given = reader.fields(flat, fields_of(self.spec.request), where)
+        values: dict[str, Tree] = {}
+        for field in fields_of(self.spec.request):
+            if field.name not in given:
+                continue
+            entry = next(flat[name] for name in field.names if name in flat)
+            data = given[field.name]
+            self.refuse(entry, field, data)
+            tree = compiled(entry.node, self.mistakes, UNSET if data is WRONG else data)
+            check_references(entry.node, tree, _SOURCES, self.mistakes)
+            values[field.name] = accept_lists(tree) if field.many else tree
+        # What it is about comes from the input, where the file does not say otherwise.
+        missing = [f for f in fields_of(self.spec.request) if f.required and f.name not in given]
+        return {**self.spec.given, **{f.name: self.from_input(f) for f in missing}, **values}
+
+    def refuse(self, entry: Entry, field: Field, data: Any) -> None:
+        """Note a parameter that this engine does not have, unless it says what happens anyway."""
+        reason = self.spec.refuses.get(field.name)
+        if reason is not None and data != field.default and not entry.node.lost:
+            self.mistakes.add(f"`{entry.key}` cannot be used here: {reason}", entry.key_node)
+
+    def output(self, node: Node) -> Tree:
+        """The tree of what the action gives."""
+        output = at_key(node, "output")
+        if output is None:
+            return UNSET
+        tree = compiled(output, self.mistakes)
+        whole = names_in(self.spec.result)
+        chunk = {} if self.spec.chunk is None else names_in(self.spec.chunk)
+        piece = None if whole is None or chunk is None else {**whole, **chunk}
+        check_references(output, tree, {**_SOURCES, **results(whole, piece)}, self.mistakes)
+        return tree
+
+    def default(self) -> Action:
+        """What a component without actions does: every field is a field of the input."""
+        values = {
+            field.name: self.from_input(field)
+            for field in fields_of(self.spec.request)
+            if field.name not in self.spec.refuses
+        }
+        return Action(SYNTHESISED_ACTION, self.spec, values, synthesised=True)
+
+    def from_input(self, field: Field) -> Tree:
+        """`${input.prompt | ${input.text}}`: the names of a field in turn, then what the component gives."""
+        tree: Any = self.spec.given.get(field.name, UNSET)
+        for name in reversed(field.names):
+            template = parse(f"${{input.{name}}}")
+            assert isinstance(template, Template)
+            assert isinstance(template.whole, Reference)
+            tree = replace(template.whole, default=tree)
+        return accept_lists(tree) if field.many else tree

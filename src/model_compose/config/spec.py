@@ -1,0 +1,274 @@
+"""How do tasks, drivers and component types describe themselves to the rest of us?
+
+Everything that a file may say is a field of a msgspec struct. From the same fields come the check of
+a file, the JSON Schema for editors, the reference pages, the input schema of a workflow and the
+OpenAPI page; so a field is declared once, with its type, limits, default and description.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Protocol
+
+import msgspec
+
+from model_compose.config.annotations import meta
+from model_compose.config.quantities import Quantity
+
+NO_DEFAULT = msgspec.NODEFAULT
+
+#: For fields that may also be null: limits stand at the number, not at the union.
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+
+_EXTRAS = ("aliases", "many", "also", "template", "quantity", "refers_to", "later")
+
+
+def doc(
+    description: str,
+    *,
+    aliases: tuple[str, ...] = (),
+    many: bool = False,
+    also: Any = None,
+    template: bool = False,
+    quantity: Quantity | None = None,
+    refers_to: Literal["component", "task"] | None = None,
+    later: Mapping[str, str | None] | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    min_length: int | None = None,
+) -> msgspec.Meta:
+    """The annotation of a field.
+
+    aliases   other names that a file may use for it
+    many      of a task's request: a list of values is a list of requests
+    also      of a task's request: another type that its `normalise` turns into the field's own
+    template  of a configuration struct: the value may contain `${...}` (in a task's request it always may)
+    quantity  how a value with a unit is read
+    refers_to of which kind in the catalog it is a name
+    later     values that other versions of this format have, and what to write instead if there is something
+    """
+    limits = {"ge": ge, "gt": gt, "le": le, "min_length": min_length}
+    given: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
+    extra = {
+        "aliases": aliases,
+        "many": many,
+        "also": also,
+        "template": template,
+        "quantity": quantity,
+        "refers_to": refers_to,
+        "later": later or {},
+    }
+    return msgspec.Meta(description=description, extra=extra, **given)
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One field of a struct, as the file may write it."""
+
+    name: str
+    type: Any
+    default: Any
+    description: str
+    aliases: tuple[str, ...] = ()
+    many: bool = False
+    also: Any = None
+    template: bool = False
+    quantity: Quantity | None = None
+    refers_to: Literal["component", "task"] | None = None
+    later: Mapping[str, str | None] = {}
+
+    @property
+    def accepts(self) -> Any:
+        """The type of what a file or a request may give: one value, another form of it, or many."""
+        one = self.type if self.also is None else self.type | self.also
+        return list[one] | one if self.many else one  # type: ignore[valid-type]
+
+    @property
+    def required(self) -> bool:
+        """Whether the file must give it."""
+        return self.default is NO_DEFAULT
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a file may use, the proper one first."""
+        return (self.name, *self.aliases)
+
+
+@functools.cache
+def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
+    """The fields of a struct in the order of their declaration."""
+    hints = typing.get_type_hints(struct, include_extras=True)
+    fields = []
+    for each in msgspec.structs.fields(struct):
+        about = meta(hints[each.name])
+        extra = about.extra or {} if about else {}
+        default = each.default
+        if each.default_factory is not NO_DEFAULT:
+            default = each.default_factory()
+        fields.append(
+            Field(
+                each.encode_name,
+                hints[each.name],
+                default,
+                (about.description if about else None) or "",
+                **{key: extra[key] for key in _EXTRAS if key in extra},
+            )
+        )
+    return tuple(fields)
+
+
+class ActionSpec(msgspec.Struct, frozen=True):
+    """What one kind of call takes.
+
+    request  the struct that the call's values become; its fields are the keys of an action
+    main     the field that a bare string input fills; a list for it is many requests, if it says `many`
+    nested   keys under which fields may stand one level deeper (`params`)
+    refuses  fields that exist and that this engine does not have, each with the reason
+    result   what it gives, for the reference and for `${result.x}`
+    chunk    the type of what it streams, None if it does not stream
+    needs    whether, of a map inside a value, a key must have a value: (constant part of the map, key)
+    given    compiled trees for fields that the component fills where an action does not
+    """
+
+    request: type[msgspec.Struct]
+    main: str | None = None
+    nested: tuple[str, ...] = ()
+    refuses: Mapping[str, str] = {}
+    result: Any = Any
+    chunk: Any = None
+    needs: Callable[[Mapping[str, Any], str], bool] | None = None
+    given: Mapping[str, Any] = {}
+
+
+class TaskDriver(msgspec.Struct, frozen=True):
+    """How one driver does one task.
+
+    implementation  `package.module:Class`, imported in the worker and nowhere else
+    refuses         parameters of the task that this engine does not have, each with the reason
+    """
+
+    implementation: str
+    refuses: Mapping[str, str] = {}
+
+
+class TaskSpec(msgspec.Struct, frozen=True):
+    """What a model can do.
+
+    request    the struct that a driver gets; its fields are the keys of an action
+    result     what a driver gives for one request
+    main       the field that a bare string input fills; a list for it is many requests, if it says `many`
+    drivers    who can do it, the default first
+    default_driver  who does it where neither the file nor the weights say; may not be there yet
+    chunk      the type of what it streams, None if it does not stream
+    streams    whether a request can be streamed
+    normalise  puts the values of one request into the form that `request` wants
+    needs      see `ActionSpec`
+    """
+
+    name: str
+    summary: str
+    request: type[msgspec.Struct]
+    result: Any
+    main: str
+    drivers: Mapping[str, TaskDriver]
+    chunk: Any = None
+    streams: Callable[[Any], bool] = bool
+    normalise: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    needs: Callable[[Mapping[str, Any], str], bool] | None = None
+    default_driver: str | None = None
+
+
+class DriverSpec(msgspec.Struct, frozen=True):
+    """An engine.
+
+    options       the struct of its own settings (`options:` of a component)
+    extra         our optional dependencies that bring it
+    modules       what must be importable, looked for before anything starts
+    formats       weight formats that select it when a file names no driver
+    reads         weight formats that it can load, as far as that can be told from a name; none: any
+    refuses       component keys that it does not have, each with the reason
+    tasks         tasks that it does beside those whose own specs name it: for drivers from elsewhere
+    estimate      `package.module:function` of a `LoadOptions` -> bytes by memory pool
+    needs_model   whether a component must name weights
+    """
+
+    name: str
+    summary: str
+    options: type[msgspec.Struct]
+    extra: str | None = None
+    modules: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    refuses: Mapping[str, str] = {}
+    tasks: Mapping[str, TaskDriver] = {}
+    estimate: str | None = None
+    needs_model: bool = True
+
+
+class Report(Protocol):
+    """A component's own part of the file, for what its type has to say about it.
+
+    `path` leads to a key of the component: `report.error("...", "model", "path")`.
+    """
+
+    def error(self, message: str, *path: str | int, hint: str | None = None) -> None:
+        """Note a mistake."""
+
+    def warn(self, message: str, *path: str | int) -> None:
+        """Note something that works, but is hardly meant."""
+
+    def wrong(self, key: str) -> bool:
+        """Whether a key has a value that could not be read, which has been noted; it has its default."""
+
+    def read(self, struct: type[msgspec.Struct], *path: str | int) -> Any:
+        """A map as a struct whose class depends on other keys, defaults if it is absent; None if wrong."""
+
+    def tree(self, *path: str | int) -> Any:
+        """The compiled tree of a value that may contain `${input...}`."""
+
+
+class ComponentSpec(msgspec.Struct, frozen=True):
+    """A type of component.
+
+    config          the struct of its own keys
+    action          checks what spans several keys, and says what its actions take; None: it cannot tell
+    implementation  `package.module:Class` of what runs it
+    """
+
+    name: str
+    summary: str
+    config: type[msgspec.Struct]
+    action: Callable[[Any, Catalog, Report], ActionSpec | None]
+    implementation: str
+
+
+class Catalog(Protocol):
+    """Everything that a file may name. Built in `compose/catalog.py`, and by tests as they like."""
+
+    def component(self, name: str) -> ComponentSpec | None:
+        """A component type, None if there is none of that name."""
+
+    def task(self, name: str) -> TaskSpec | None:
+        """A task."""
+
+    def driver(self, name: str) -> DriverSpec | None:
+        """A driver."""
+
+    def components(self) -> tuple[str, ...]:
+        """The names of all component types."""
+
+    def tasks(self) -> tuple[str, ...]:
+        """The names of all tasks."""
+
+    def drivers(self) -> tuple[str, ...]:
+        """The names of all drivers."""
+
+    def later(self, kind: str, name: str) -> bool:
+        """Whether a name is known of other versions of this format, and not supported by us yet.
+
+        kind  `component`, `driver` or `task`
+        """

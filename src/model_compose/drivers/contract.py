@@ -1,0 +1,171 @@
+"""What must an engine do to hold a model, and what does it get to do it with?
+
+A driver fills one of two protocols for each task that it can do. `BatchModel` is for models that
+compute one batch at a time (encoders, classifiers, image models): the runtime queues, sorts and cuts
+batches for it. `EngineModel` is for engines that batch for themselves (llama.cpp, vLLM): the runtime
+hands it up to `ModelInfo.slots` requests at once. Neither knows whether it runs in a worker process
+or inside the caller's.
+
+This module is imported in workers that may run in another Python environment, so it needs nothing
+but msgspec and the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from model_compose.sources.spec import LoadedSource
+from model_compose.types import FinishReason, Usage
+
+
+class LoadedAdapter(msgspec.Struct, frozen=True):
+    """A LoRA adapter on disk. `weight` applies to requests that name no blend of their own."""
+
+    name: str
+    source: LoadedSource
+    weight: float = 1.0
+
+
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a driver needs to load a model. Fields keep the names of the file.
+
+    task        the task's name, such as `chat-completion`
+    threads     CPU threads that the worker may use while it computes
+    scratch     a private folder that is removed with the service, for sockets and the like
+    options     the driver's own settings, checked against its options class
+    """
+
+    task: str
+    source: LoadedSource | None
+    threads: int
+    scratch: str
+    device: str = "auto"
+    device_mode: str = "single"
+    precision: str | None = None
+    quantization: str | None = None
+    batch_size: int | None = None
+    adapters: tuple[LoadedAdapter, ...] = ()
+    warmup: bool = False
+    options: dict[str, Any] = {}
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loaded model says of itself.
+
+    slots           requests that it takes at once; further ones wait in the gateway
+    threads         CPU threads that it computes with
+    elastic         it can change that number between batches (`Step.threads`)
+    context_length  tokens of prompt and completion that one request may have
+    details         shown by `ps`: quantization, device, ...
+    """
+
+    slots: int
+    threads: int = 1
+    elastic: bool = False
+    context_length: int | None = None
+    details: dict[str, str] = {}
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a request ended well: the task's result and what it cost."""
+
+    result: Any
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+
+
+class CancelToken(Protocol):
+    """Tells a running request that nobody waits for it any more."""
+
+    @property
+    def cancelled(self) -> bool:
+        """True from the moment that the caller went away."""
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call back once on cancellation, at once if it has happened; from any thread."""
+
+
+class Sink(Protocol):
+    """Takes what a running request gives before its end. Its methods may be called from any thread."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether anybody wants chunks; without, an engine may save the work."""
+
+    def emit(self, chunk: Any) -> bool:
+        """Pass one chunk on. Blocks while the reader is slow; False means: cancelled, stop."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Report how far the request is, in units of the task (steps, tiles, tokens)."""
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One row of a batch.
+
+    cost     what the batch budget counts: tokens, pixels
+    key      only items with equal keys share a forward pass: image size, number of steps
+    payload  what `forward` needs
+    """
+
+    cost: int
+    key: Hashable
+    payload: Any
+
+
+class Step(Protocol):
+    """One forward pass as its model sees it; `i` is the index of the item in the batch."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads leased for this pass."""
+
+    def emit(self, i: int, chunk: Any) -> None:
+        """Stream one chunk of item `i`."""
+
+    def progress(self, i: int, done: int, total: int) -> None:
+        """Report how far item `i` is."""
+
+    def cancelled(self, i: int) -> bool:
+        """Whether the caller of item `i` went away; its raw result is thrown away."""
+
+
+class BatchModel(Protocol):
+    """A model that computes one batch at a time.
+
+    `prepare` and `finish` run on a CPU thread beside the device: the next batch is prepared while
+    this one computes.
+    """
+
+    def load(self, options: LoadOptions) -> ModelInfo:
+        """Load weights; `slots` is ignored. Raises ModelLoadError, DriverMissing."""
+
+    def prepare(self, request: Any) -> list[Item]:
+        """Turn a request into rows: tokenize, decode. Raises InvalidInput, RequestTooLong."""
+
+    def budget(self) -> tuple[int, int]:
+        """The most rows and the most padded cost (rows times the longest) of one forward pass."""
+
+    def forward(self, items: Sequence[Item], step: Step) -> Sequence[Any]:
+        """Compute; an exception in the place of a row fails that row alone."""
+
+    def finish(self, request: Any, raws: Sequence[Any]) -> Outcome:
+        """Turn the raw rows of one request into its result."""
+
+
+class EngineModel(Protocol):
+    """An engine that batches for itself."""
+
+    async def load(self, options: LoadOptions) -> ModelInfo:
+        """Load weights. Raises ModelLoadError, DriverMissing."""
+
+    async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
+        """Serve one request, beside up to `slots - 1` others. Raises InvalidInput, EngineError."""
+
+    async def close(self) -> None:
+        """Let go of everything; the process ends next, unless the host is embedded."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Counters and gauges of the engine, by our metric names."""

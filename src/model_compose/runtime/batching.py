@@ -1,0 +1,175 @@
+"""Who turns calls into batches, computes them and turns the rows back into results?
+
+One thread owns the device; a second prepares the next batch and finishes the last one meanwhile, so
+that tokenizing and encoding overlap computing. `batch.py` decides what goes together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from model_compose.drivers.contract import BatchModel, Item, ModelInfo, Outcome
+from model_compose.errors import Cancelled, EngineError
+from model_compose.runtime.batch import Batcher, Row, Wait
+from model_compose.runtime.messages import Call, Leased, ToGateway
+
+if TYPE_CHECKING:
+    from model_compose.runtime.host import CallSink
+
+
+class _Pending:
+    """A call between `prepare` and `finish`."""
+
+    def __init__(self, request: Any, sink: CallSink, items: Sequence[Item]) -> None:
+        self.request = request
+        self.sink = sink
+        self.items = items
+        self.raws: list[Any] = [None] * len(items)
+        self.missing = len(items)
+
+
+class _Step:
+    """One forward pass as the model sees it."""
+
+    def __init__(self, rows: Sequence[tuple[Row, _Pending]], threads: int) -> None:
+        self._rows = rows
+        self.threads = threads
+
+    def emit(self, i: int, chunk: Any) -> None:
+        self._rows[i][1].sink.emit(chunk)
+
+    def progress(self, i: int, done: int, total: int) -> None:
+        self._rows[i][1].sink.progress(done, total)
+
+    def cancelled(self, i: int) -> bool:
+        return self._rows[i][1].sink.token.cancelled
+
+
+class BatchLoop:
+    """Serves calls with a `BatchModel`. `end(call, outcome)` is called once for each, on the loop."""
+
+    def __init__(
+        self,
+        model: BatchModel,
+        info: ModelInfo,
+        end: Callable[[int, Outcome | BaseException], None],
+        send: Callable[[ToGateway], None],
+    ) -> None:
+        self._model = model
+        self._end = end
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        rows, cost = model.budget()
+        #: Calls that the worker takes at once: a running batch and a prepared one.
+        self.slots = 2 * rows
+        self._batcher = Batcher(rows, cost)
+        self._calls: dict[int, _Pending] = {}
+        self._wake = threading.Condition()
+        self._closing = False
+        self._threads = info.threads
+        self._leased: int | None = None  # a lease that the device thread has not seen
+        self._beside = ThreadPoolExecutor(1, "prepare")
+        self._device = threading.Thread(target=self._compute, name="device", daemon=True)
+        self._device.start()
+
+    def serve(self, call: Call, request: Any, sink: CallSink) -> None:
+        self._beside.submit(self._prepare, call, request, sink)
+
+    def cancel(self, call: int) -> None:
+        with self._wake:
+            pending = self._calls.get(call)
+            if pending is None:
+                return
+            pending.missing -= self._batcher.cancel(call)
+            if pending.missing == 0:
+                del self._calls[call]
+                self._ends(call, Cancelled("the caller went away"))
+
+    def lease(self, threads: int) -> None:
+        with self._wake:
+            self._leased = threads
+            self._wake.notify()
+
+    async def close(self) -> None:
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._device.join)
+        self._beside.shutdown(wait=True)
+
+    def _prepare(self, call: Call, request: Any, sink: CallSink) -> None:
+        try:
+            if _cancelled(sink):
+                raise Cancelled("the caller went away")
+            items = self._model.prepare(request)
+            if not items:
+                self._ends(call.id, self._model.finish(request, []))
+                return
+        except Exception as error:  # noqa: BLE001  it goes to the caller of this one request
+            self._ends(call.id, error)
+            return
+        with self._wake:
+            if _cancelled(sink):  # while it was prepared, when `cancel` did not know it yet
+                self._ends(call.id, Cancelled("the caller went away"))
+                return
+            self._calls[call.id] = _Pending(request, sink, items)
+            rows = [Row(call.id, i, item.cost, item.key, call.alone) for i, item in enumerate(items)]
+            self._batcher.add(rows)
+            self._wake.notify()
+
+    def _compute(self) -> None:
+        while True:
+            with self._wake:
+                if self._leased is not None:
+                    self._threads, self._leased = self._leased, None
+                    self._send(Leased(self._threads))
+                if self._closing:
+                    return
+                batch = self._batcher.next(time.monotonic())
+                if not isinstance(batch, list):
+                    until = batch.until - time.monotonic() if isinstance(batch, Wait) else None
+                    self._wake.wait(until if until is None else max(until, 0.0))
+                    continue
+                rows = [(row, self._calls[row.call]) for row in batch]
+                step = _Step(rows, self._threads)
+            began = time.monotonic()
+            raws = self._forward([pending.items[row.index] for row, pending in rows], step)
+            now = time.monotonic()
+            with self._wake:
+                self._batcher.computed(batch, now, now - began)
+                for (row, pending), raw in zip(rows, raws, strict=True):
+                    pending.raws[row.index] = raw
+                    pending.missing -= 1
+                    if pending.missing == 0:
+                        del self._calls[row.call]
+                        self._beside.submit(self._finish, row.call, pending)
+
+    def _forward(self, items: Sequence[Item], step: _Step) -> Sequence[Any]:
+        try:
+            raws = self._model.forward(items, step)
+            if len(raws) != len(items):
+                raise EngineError(f"the model gave {len(raws)} rows for {len(items)}")
+        except Exception as error:  # noqa: BLE001  the batch fails; the worker goes on
+            return [error] * len(items)
+        return raws
+
+    def _finish(self, call: int, pending: _Pending) -> None:
+        outcome: Outcome | BaseException
+        failed = next((raw for raw in pending.raws if isinstance(raw, BaseException)), None)
+        try:
+            outcome = failed or self._model.finish(pending.request, pending.raws)
+        except Exception as error:  # noqa: BLE001  it goes to the caller of this one request
+            outcome = error
+        self._ends(call, outcome)
+
+    def _ends(self, call: int, outcome: Outcome | BaseException) -> None:
+        self._loop.call_soon_threadsafe(self._end, call, outcome)
+
+
+def _cancelled(sink: CallSink) -> bool:
+    return sink.token.cancelled

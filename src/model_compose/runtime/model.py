@@ -1,0 +1,68 @@
+"""What does the scheduler know of one model?"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from model_compose.errors import ModelComposeError
+
+State = Literal["unloaded", "loading", "ready", "failed"]
+
+
+class ModelPlan(msgspec.Struct, frozen=True):
+    """What the scheduler must know of a model.
+
+    size          bytes by memory pool (`host`, `cuda:0`); an estimate, empty if unknown
+    preload       load it at start and again after a crash, not only for a request
+    keep_alive_s  seconds that it stays loaded without a request; None is forever
+    max_queue     requests that may wait
+    max_active    requests that its worker may have at once; 0 is as many as it takes
+    """
+
+    name: str
+    size: Mapping[str, int] = {}
+    preload: bool = True
+    keep_alive_s: float | None = None
+    max_queue: int = 256
+    max_active: int = 0
+
+
+class Model:
+    """What the scheduler knows of one model, and how far it is."""
+
+    def __init__(self, plan: ModelPlan) -> None:
+        self.plan = plan
+        self.size = dict(plan.size)
+        self.state: State = "unloaded"
+        self.fetched: bool | None = False  # are the weights on disk? None: on their way
+        self.alive = False  # a worker exists, and with it a claim on memory
+        self.leaving = False  # asked to end, and not gone yet
+        self.draining = False  # gets no new calls; goes when the last has ended
+        self.held_off = False  # stopped by hand: nothing but `Want` brings it back
+        self.wanted = False
+        self.slots = 0
+        self.queue: deque[int] = deque()
+        self.active: set[int] = set()
+        self.solo = False  # the one active call must run alone
+        self.service_s = 0.0  # what a call takes, a moving average
+        self.load_began = 0.0
+        self.load_took = 0.0
+        self.ready_since = 0.0
+        self.used_at = 0.0
+        self.crashes = 0
+        self.retry_at = 0.0
+        self.error: ModelComposeError | None = None
+
+    @property
+    def idle(self) -> bool:
+        return not self.active and not self.queue
+
+    @property
+    def free(self) -> int:
+        """Calls that would go to the worker at once."""
+        serves = self.state == "ready" and not self.draining and not self.solo and not self.queue
+        return max(0, self.slots - len(self.active)) if serves else 0

@@ -1,0 +1,55 @@
+"""What is `task: text-embedding`?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from model_compose.config.spec import Positive, TaskDriver, TaskSpec, doc
+from model_compose.types import Result
+
+
+class TextEmbedding(msgspec.Struct, frozen=True, kw_only=True):
+    """Turn texts into vectors whose angles say how near their meanings are."""
+
+    text: Annotated[str, doc("the text, or a list of texts", aliases=("prompt",), many=True, min_length=1)]
+    pooling: Annotated[
+        Literal["mean", "cls", "last", "max"] | None,
+        doc("how the vectors of the tokens become one; unset is what the model was trained with"),
+    ] = None
+    normalize: Annotated[bool, doc("scale each vector to length 1")] = True
+    max_input_length: Annotated[
+        Positive | None, doc("most tokens of a text; null is the model's own limit")
+    ] = None
+    truncate: Annotated[bool, doc("cut a text that is too long; the result then says `truncated`")] = True
+    dimensions: Annotated[
+        Positive | None, doc("keep this many first numbers (for models trained for that)")
+    ] = None
+
+
+class Embedding(Result, frozen=True, omit_defaults=True):
+    """The vector of a text."""
+
+    embedding: list[float]
+    truncated: bool = False
+
+    def plain(self) -> list[float]:
+        """The numbers."""
+        return self.embedding
+
+
+SPEC = TaskSpec(
+    name="text-embedding",
+    summary="Turns texts into vectors.",
+    request=TextEmbedding,
+    result=Embedding,
+    main="text",
+    default_driver="huggingface",
+    drivers={
+        "llamacpp": TaskDriver(
+            "model_compose.tasks.text_embedding.llamacpp:Embedder",
+            {"pooling": "it is fixed when the model is loaded: set `options.pooling`"},
+        )
+    },
+)

@@ -1,0 +1,30 @@
+"""What is `task: text-generation`?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from model_compose.config.spec import TaskDriver, TaskSpec, doc
+from model_compose.drivers.llamacpp.spec import GENERATION_REFUSES
+from model_compose.tasks.generation import Completions, Generation, TextDelta, streams
+
+
+class TextGeneration(Generation, frozen=True, kw_only=True):
+    """Continue a text."""
+
+    prompt: Annotated[str, doc("the text to continue", aliases=("text",), many=True, min_length=1)]
+
+
+SPEC = TaskSpec(
+    name="text-generation",
+    summary="Continues a text.",
+    request=TextGeneration,
+    result=Completions,
+    chunk=TextDelta,
+    streams=streams,
+    main="prompt",
+    default_driver="huggingface",
+    drivers={
+        "llamacpp": TaskDriver("model_compose.tasks.text_generation.llamacpp:Generator", GENERATION_REFUSES)
+    },
+)

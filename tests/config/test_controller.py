@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+from tests.config.projects import MODEL, errors, mistake, project, told, underlined
+
+from model_compose.config.schema import Controller
+
+COMPONENT = f"component: {{{MODEL}}}\n"
+
+
+def controller(text: str) -> Controller:
+    return project(f"controller: {text}\n{COMPONENT}").controller
+
+
+def test_no_controller_is_a_controller() -> None:
+    assert project(COMPONENT).controller == Controller()
+    assert controller("") == controller("{}") == controller("null") == Controller()
+    assert Controller().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{type: http-server, host: localhost, port: 80, base_path: /x, max_queue: 5}",
+        "{adapter: {type: http-server, host: localhost, port: 80, base_path: /x}, max_queue: 5}",
+        "{adapters: [{host: localhost, port: 80, base_path: /x}], max_queue: 5}",
+        "{adapters: [{port: 80}], host: localhost, base_path: /x, max_queue: 5}",
+    ],
+)
+def test_the_address_stands_in_the_controller_or_in_its_adapter(text: str) -> None:
+    assert controller(text) == Controller(host="localhost", port=80, base_path="/x", max_queue=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "part"),
+    [
+        ("{adapter: {port: 80}, port: 81}", "`port` stands both in the adapter and beside it", "port"),
+        ("{adapters: [{port: 80}, {port: 81}]}", "the service has one adapter", "{port: 81}"),
+        ("{adapter: {}, adapters: [{}]}", "both `adapter` and `adapters` are given", "adapter"),
+        ("{adapters: {port: 80}}", "`adapters` is not a list", "{port: 80}"),
+        (
+            "{adapter: {max_queue: 1}}",
+            "unknown field `max_queue` in the adapter of the controller",
+            "max_queue",
+        ),
+        ("{adapter: 80}", "the adapter of the controller: expected a map, found `80`", "80"),
+        ("80", "the controller: expected a map, found `80`", "80"),
+        (
+            "{type: mcp-server}",
+            "`mcp-server` as `type` of the controller is known, and not supported yet",
+            "mcp-server",
+        ),
+        (
+            "{adapter: {type: queue-subscriber, queue: jobs}}",
+            "`queue-subscriber` as `type` of the adapter of the controller is known, and not supported yet",
+            "queue-subscriber",
+        ),
+        ("{webui: {driver: gradio}}", "`webui` of the controller is known, and not supported yet", "webui"),
+        (
+            "{host: 0.0.0.0}",
+            "`0.0.0.0` is reachable from other machines, and nobody is asked for a key",
+            "0.0.0.0",
+        ),
+        ("{host: ''}", "`host` of the controller is empty", "''"),
+        ("{base_path: api}", "`api` is not the beginning of a path", "api"),
+        ("{base_path: '/a?b'}", "`/a?b` is not the beginning of a path", "'/a?b'"),
+        ("{origins: [http://a, ftp://b]}", "`ftp://b` is not a web origin", "ftp://b"),
+        ("{origins: 'http://a, b'}", "`b` is not a web origin", "'http://a, b'"),
+    ],
+)
+def test_what_cannot_work_is_told(text: str, message: str, part: str) -> None:
+    found = errors(f"controller: {text}\n{COMPONENT}")
+    assert [error.message for error in found if error.message == message] == [message]
+    assert underlined(next(error for error in found if error.message == message)) == part
+
+
+def test_an_adapter_that_comes_later_is_one_mistake_whatever_its_keys() -> None:
+    text = "controller: {adapters: [{port: 80}, {type: mcp-server, stdio: true}]}\n"
+    assert len(told(text + COMPONENT)) == 1
+
+
+def test_an_address_that_is_meant_to_be_reached_is_allowed() -> None:
+    assert controller("{host: 0.0.0.0, insecure: true}").host == "0.0.0.0"
+    assert "`insecure: true`" in str(mistake(f"controller: {{host: '::'}}\n{COMPONENT}").hint)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/api", "/a/b-c"])
+def test_paths(path: str) -> None:
+    assert controller(f"{{base_path: '{path}'}}").base_path == path
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["http://localhost:3000", "[https://a.b/, 'http://[::1]:80']", "http://a, https://b", "[]", "''"],
+)
+def test_origins(origins: str) -> None:
+    found = project(f"controller:\n  origins: {origins}\n{COMPONENT}")
+    assert found.warnings == ()
+    assert found.controller.origins is not None
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["example.com", "http://", "http://a/b", "http://a?b", "http://u@a", "http://a:b", "//a", "null"],
+)
+def test_what_is_no_origin(origin: str) -> None:
+    assert "is not a web origin" in mistake(f"controller: {{origins: ['{origin}']}}\n{COMPONENT}").message
+
+
+def test_every_origin_is_a_warning() -> None:
+    (warning,) = project(f"controller: {{origins: 'http://a, *'}}\n{COMPONENT}").warnings
+    assert "every web page" in warning.message
+    assert underlined(warning) == "'http://a, *'"
+
+
+@pytest.mark.parametrize(("written", "size"), [("1MB", 1_000_000), ("4096", 4096)])
+def test_the_size_of_a_body_may_have_a_unit(written: str, size: int) -> None:
+    assert controller(f"{{max_body: {written}}}").max_body == size
+
+
+def test_the_service_may_stop_at_once() -> None:
+    assert controller("{shutdown_timeout: 0}").shutdown_timeout == 0
+    assert controller("{shutdown_timeout: 1m}").shutdown_timeout == 60

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from tests.docs.checking import said_of, texts_of
+from tests.docs.pages import ROOT, Block, blocks, pages
+from tests.docs.running import packages
+
+from model_compose.components.model.spec import ModelConfig, PeftAdapter
+from model_compose.compose.catalog import BuiltIn, Installed
+from model_compose.config.json_schema import document
+from model_compose.config.load import parse
+from model_compose.config.schema import (
+    ActionKeys,
+    ComponentKeys,
+    Controller,
+    JobKeys,
+    Settings,
+    WorkflowKeys,
+)
+from model_compose.config.spec import fields_of
+from model_compose.config.tree import merge, to_data
+from model_compose.drivers.llamacpp.spec import LlamaCppOptions
+from model_compose.sources.spec import HubSource
+
+CATALOG = BuiltIn()
+
+#: Values of every kind; most of them are wrong for most keys.
+VALUES = (
+    *("3", "-1", "0", "0.5", "1e9", "true", "null", "text", "''", "yes", "5m", "4GiB", "80%", "user", "auto"),
+    *("[]", "[text]", "[3]", "{}", "{a: 1}", "[{role: user, content: text}]"),
+    *("${env.X | 5}", "${env.X | text}", "${input.x}", "a ${input.x}", "$${input.x}", "{type: json_object}"),
+    *("{'*': '${input.x}', role: user}", "{'+': [a]}", "{'?': {input: 1, value: 1, if_true: 2}}"),
+)
+
+#: A file for every place where keys can stand.
+PLACES: dict[type[msgspec.Struct], str] = {
+    Settings: "{HERE, component: {MODEL}}",
+    Controller: "{controller: {HERE}, component: {MODEL}}",
+    ComponentKeys: "component: {MODEL, HERE}",
+    ModelConfig: "component: {MODEL, HERE}",
+    LlamaCppOptions: "component: {MODEL, options: {HERE}}",
+    ActionKeys: "component: {MODEL, actions: [{HERE}]}",
+    JobKeys: "{component: {MODEL}, workflow: {job: {HERE}}}",
+    WorkflowKeys: "{component: {MODEL}, workflow: {HERE}}",
+    PeftAdapter: "component: {MODEL, peft_adapters: [{model: ./lora.gguf, HERE}]}",
+    HubSource: "component: {MODEL, peft_adapters: [{model: {repository: a/b, filename: c.gguf, HERE}}]}",
+    **{
+        task.request: f"component: {{type: model, task: {task.name}, model: ./model.gguf, HERE}}"
+        for name in CATALOG.tasks()
+        if (task := CATALOG.task(name))
+    },
+}
+MODEL = "type: model, task: text-embedding, model: ./model.gguf"
+
+MISTAKES = {
+    "an unknown section": "webui: {}",
+    "an unknown key of a component": "component: {type: model, task: chat-completion, temperatur: 1}",
+    "an unknown type": "component: {type: modell}",
+    "no type": "component: {task: chat-completion}",
+    "an unknown task": "component: {type: model, task: chat}",
+    "no task": "component: {type: model, model: ./x.gguf}",
+    "a driver that is not there": "component: {type: model, task: text-embedding, driver: huggingface}",
+    "text for a number": "component: {type: model, task: chat-completion, temperature: hot}",
+    "a number out of range": "component: {type: model, task: chat-completion, top_p: 2}",
+    "a parameter of another task": "component: {type: model, task: text-embedding, temperature: 1}",
+    "an unknown key in params": "component: {type: model, task: chat-completion, params: {top: 1}}",
+    "an unknown option": "component: {type: model, task: chat-completion, options: {n_ctx: 1}}",
+    "an unknown option of a driver that is named": (
+        "component: {type: model, task: chat-completion, driver: llamacpp, options: {n_ctx: 1}}"
+    ),
+    "a role that nobody has": (
+        "component: {type: model, task: chat-completion, messages: [{role: me, content: x}]}"
+    ),
+    "a source without its keys": "component: {type: model, task: chat-completion, model: {provider: pypi}}",
+    "keys of several sources": (
+        "component: {type: model, task: text-embedding, model: {path: ./x, revision: y}}"
+    ),
+    "what is not known yet": 'component: {type: model, task: text-embedding, model: "${input.model}"}',
+    "a boolean of YAML 1.1": "component: {type: model, task: text-embedding, preload: yes}",
+    "a port out of range": "controller: {port: 80000}",
+    "one and several": "{component: {type: model, task: text-embedding}, components: []}",
+    "two names of one key": "component: {type: model, task: text-embedding, family: a, architecture: b}",
+    "a list for one": "component: [{type: model, task: text-embedding}]",
+    "one for a list": "components: {type: model, task: text-embedding}",
+    "an unknown key of a job": "workflow: {jobs: [{id: a, componet: b}]}",
+    "an unknown key of a component in a job": (
+        "workflow: {job: {component: {type: model, task: text-embedding, modle: x}}}"
+    ),
+    "a key of a job beside jobs": "workflow: {component: a, jobs: [{id: a}]}",
+    "an id of a lifted job": "workflow: {id: [a]}",
+}
+
+
+@functools.cache
+def _validator() -> jsonschema.Draft202012Validator:
+    schema = document(Installed())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def _accepts(*texts: str, validator: jsonschema.Draft202012Validator | None = None) -> bool:
+    root = functools.reduce(merge, (parse(text, "model-compose.yml").root for text in texts))
+    return bool((validator or _validator()).is_valid(to_data(root)))
+
+
+def _examples() -> list[Path]:
+    return sorted((ROOT / "examples").glob("*/*.yml"))
+
+
+def _blocks() -> list[Block]:
+    every = [block for page in pages() for block in blocks(page)]
+    return [block for block in every if block.language == "yaml" and "mistake" not in block.marks]
+
+
+@pytest.mark.parametrize("example", _examples(), ids=lambda path: path.parent.name)
+def test_every_example_is_right(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in packages(example.parent, tmp_path):
+        monkeypatch.syspath_prepend(path)
+    validator = jsonschema.Draft202012Validator(document(Installed()))
+    assert _accepts(example.read_text(), validator=validator)
+
+
+@pytest.mark.parametrize("block", _blocks(), ids=lambda block: block.place)
+def test_every_block_of_our_pages_is_right(block: Block) -> None:
+    assert _accepts(*texts_of(block.text, block.marks.get("part")))
+
+
+@pytest.mark.parametrize("text", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_seen(text: str, tmp_path: Path) -> None:
+    assert not _accepts(text)
+    assert said_of(text, tmp_path)
+
+
+@pytest.mark.parametrize("struct", PLACES, ids=lambda struct: struct.__name__)
+def test_what_check_takes_is_right(struct: type[msgspec.Struct], tmp_path: Path) -> None:
+    taken = 0
+    for key in (name for field in fields_of(struct) for name in field.names):
+        for value in VALUES:
+            entry = f'{key}: "{value}"' if "$" in value and value[0] != "{" else f"{key}: {value}"
+            text = PLACES[struct].replace("MODEL", MODEL).replace("HERE", entry)
+            if not said_of(text, tmp_path):
+                taken += 1
+                assert _accepts(text), text
+    assert taken > len(fields_of(struct))
+
+
+def test_every_key_says_what_it_is() -> None:
+    def silent(schema: Any, path: str) -> Iterator[str]:
+        if isinstance(schema, dict):
+            for name, value in schema.get("properties", {}).items():
+                if isinstance(value, dict) and value and not {"description", "$ref", "const"} & value.keys():
+                    yield f"{path}/{name}"
+            for name, value in schema.items():
+                yield from silent(value, f"{path}/{name}")
+        elif isinstance(schema, list):
+            for value in schema:
+                yield from silent(value, path)
+
+    # What tells alternatives apart is no key of its own.
+    assert [
+        path for path in silent(document(CATALOG), "") if "/if/" not in path and "/then/" not in path
+    ] == []
+
+
+def test_it_is_json_and_always_the_same() -> None:
+    program = (
+        "import json; from model_compose.compose.catalog import BuiltIn;"
+        "from model_compose.config.json_schema import document;"
+        "print(json.dumps(document(BuiltIn()), allow_nan=False))"
+    )
+    printed = {
+        subprocess.check_output(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, text=True
+        )
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1
+    definitions = list(json.loads(printed.pop())["$defs"])
+    assert definitions == sorted(definitions)

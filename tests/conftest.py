@@ -1,0 +1,63 @@
+"""What all tests share: the echo driver, and the rule that nothing is skipped that is not on the list."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+#: Where the echo driver is found by its entry point, here and in every process that a test starts.
+PLUGINS = str(Path(__file__).parent / "plugins" / "echo")
+sys.path.insert(0, PLUGINS)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGINS, os.environ.get("PYTHONPATH")]))
+
+ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+# What CI runs is the same every time; HYPOTHESIS_PROFILE=explore looks for what nobody has seen yet.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("explore", max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count skips where the results come together, and not in the processes that run tests for it."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Skips(ALLOWED_SKIPS.read_text().splitlines()))
+
+
+class Skips:
+    """Fails a run that skipped a test which is not allowed to be skipped."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._allowed = tuple(name for line in lines if (name := line.partition("#")[0].strip()))
+        self._forbidden: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.skipped and not report.nodeid.startswith(self._allowed or ("\0",)):
+            self._forbidden.append(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._forbidden:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for name in self._forbidden:
+            terminalreporter.write_line(
+                f"SKIPPED without leave: {name} is not in {ALLOWED_SKIPS.name}", red=True
+            )

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests import models
+from tests.docs.pages import ROOT, blocks
+from tests.docs.running import Reader, copied, packages
+
+from model_compose.compose.catalog import BuiltIn
+from model_compose.config.environment import Environment
+from model_compose.config.project import load_project
+
+_EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/model-compose.yml"))
+_NAMES = [path.name for path in _EXAMPLES]
+
+PIRATE = [
+    "Photosynthesis is a vital biological process that occurs in plants, algae, and some bacteria",
+    "Arr! photosynthesis be the process by which plants convert light energy into glucose",
+    "Arr! that the sun be a great ember, matey.",
+]
+
+
+def _reader(name: str, tmp_path: Path, model: Path, **variables: str) -> Reader:
+    folder = copied(ROOT / "examples" / name, tmp_path / "project")
+    reader = Reader(tmp_path, model, variables)
+    reader.save("model-compose.yml", (folder / "model-compose.yml").read_text())
+    return reader
+
+
+@pytest.mark.parametrize("example", _EXAMPLES, ids=_NAMES)
+def test_an_example_is_right_and_says_what_it_is(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in packages(example, tmp_path):
+        monkeypatch.syspath_prepend(path)
+    project = load_project([example / "model-compose.yml"], Environment({}), BuiltIn())
+    assert project.default_workflow() is not None
+    assert (example / "README.md").read_text().startswith("# ")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("example", _NAMES)
+def test_the_commands_of_an_example_work(example: str, tmp_path: Path) -> None:
+    tiny = models.tiny_chat()
+    variables = {"EMBEDDING_MODEL": str(tiny), "ADAPTER": str(models.tiny_lora("arr"))}
+    reader = _reader(example, tmp_path, tiny, **variables)
+    assert reader.follow(list(blocks(ROOT / "examples" / example / "README.md")))
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_quickstart_answers(tmp_path: Path) -> None:
+    reader = _reader("quickstart", tmp_path, models.smollm2())
+    said = _followed(reader, "quickstart")[0]
+    task, _ = json.JSONDecoder().raw_decode(said, said.index('{"task_id"'))
+    assert task["status"] == "completed"
+    assert task["usage"]["completion_tokens"] > 20
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_workflow_explains_what_the_note_is_about(tmp_path: Path) -> None:
+    reader = _reader("workflow", tmp_path, models.smollm2())
+    assert "The water cycle is" in _followed(reader, "workflow")[0]
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_search_finds_the_kitten(tmp_path: Path) -> None:
+    reader = _reader("embedding", tmp_path, models.tiny_chat(), EMBEDDING_MODEL=str(models.minilm_gguf()))
+    ranked = [line for line in _followed(reader, "embedding")[0].splitlines() if line.startswith("0.")]
+    assert "kitten" in ranked[0]
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_pirate_speaks_as_much_as_was_asked_for(tmp_path: Path) -> None:
+    reader = _reader("lora", tmp_path, models.smollm2(), ADAPTER=str(models.pirate_lora()))
+    said = _followed(reader, "lora")[0].splitlines()
+    assert [line.startswith(begin) for line, begin in zip(said, PIRATE, strict=True)] == [True] * 3
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_person_is_found_in_the_text(tmp_path: Path) -> None:
+    reader = _reader("structured-output", tmp_path, models.smollm2())
+    assert json.loads(_followed(reader, "structured-output")[0]) == {
+        "name": "Ada",
+        "age": 36,
+        "city": "London",
+    }
+
+
+def _followed(reader: Reader, example: str) -> list[str]:
+    return reader.follow(list(blocks(ROOT / "examples" / example / "README.md")))

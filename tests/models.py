@@ -1,0 +1,96 @@
+"""Where do the models lie that tests load?
+
+The small ones are committed in `tests/assets/`. The others are fetched and made by
+`python scripts/test_models.py`; where one of them is missing a test fails, it never skips.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Literal
+
+_ROOT = Path(__file__).parents[1]
+_ASSETS = _ROOT / "tests" / "assets"
+_SCRIPT = "python scripts/test_models.py"
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MINILM_Q8_0 = "all-MiniLM-L6-v2.Q8_0.gguf"
+MINILM_F16 = "all-MiniLM-L6-v2.F16.gguf"
+
+# For `with_chat_template`. llama.cpp renders the template of a file while it loads it, to see what it can do.
+HOSTILE_TEMPLATES = {
+    "endless": "{% for i in range(1000000000) %}x{% endfor %}",  # never loads, and eats memory
+    "bottomless": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",  # a crash of the process
+    "prying": "{{ ''.__class__.__mro__ }}",  # renders to nothing
+    "prying further": "{{ cycler.__init__.__globals__ }}",  # renders to nothing
+    "calling": "{{ ''.__class__.__base__.__subclasses__() }}",  # refused
+    "raising": "{{ raise_exception('no') }}",  # refused
+    "broken": "{% for %}",  # refused
+}
+
+_TEMPLATE_KEY = b"tokenizer.chat_template"
+_ALIGNMENT = 32
+
+
+def folder() -> Path:
+    """Where the models lie that are not committed: `$MODEL_COMPOSE_TEST_CACHE`, else `.cache/test-models`."""
+    chosen = os.environ.get("MODEL_COMPOSE_TEST_CACHE")
+    return Path(chosen).absolute() if chosen else _ROOT / ".cache" / "test-models"
+
+
+def tiny_chat() -> Path:
+    """A toy that loads in milliseconds and speaks Latin; `scripts/tiny_gguf.py` says how it behaves."""
+    return _ASSETS / "tiny-chat.gguf"
+
+
+def tiny_lora(word: Literal["arr", "ahoy"]) -> Path:
+    """An adapter for `tiny_chat` that makes it say this word only."""
+    return _ASSETS / f"tiny-lora-{word}.gguf"
+
+
+def pirate_lora() -> Path:
+    """An adapter for `smollm2` that makes its answers begin with `Arr!`."""
+    return _ASSETS / "pirate-lora-f16.gguf"
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, a real chat model, 98 MB."""
+    return _fetched(SMOLLM2)
+
+
+def minilm_gguf() -> Path:
+    """all-MiniLM-L6-v2, a real sentence encoder with 384 numbers a text and 512 tokens at most, 25 MB."""
+    return _fetched(MINILM_Q8_0)
+
+
+def _fetched(name: str) -> Path:
+    path = folder() / name
+    if not path.is_file():
+        raise FileNotFoundError(f"`{path}` is missing; run `{_SCRIPT}` once, which fetches or makes it")
+    return path
+
+
+def truncated(model: Path, out: Path, size_bytes: int) -> Path:
+    """Write the first bytes of a model to `out`, as a broken download leaves it."""
+    with model.open("rb") as file:
+        out.write_bytes(file.read(size_bytes))
+    return out
+
+
+def with_chat_template(template: str, out: Path) -> Path:
+    """Write `tiny_chat` to `out` with another chat template, however hostile."""
+    content = tiny_chat().read_bytes()
+    # A string in GGUF: its key, four bytes for its type, eight for its length, its text.
+    length_at = content.index(_TEMPLATE_KEY) + len(_TEMPLATE_KEY) + 4
+    (length,) = struct.unpack_from("<Q", content, length_at)
+    text_at = length_at + 8
+    text = template.encode()
+    # The weights behind it must move by a multiple of the alignment; a comment fills up.
+    missing = (length - len(text) - len(b"{##}")) % _ALIGNMENT
+    text += b"{#" + b" " * missing + b"#}"
+    out.write_bytes(
+        content[:length_at] + struct.pack("<Q", len(text)) + text + content[text_at + length :],
+    )
+    return out

@@ -1,0 +1,108 @@
+"""Do imports go one way only, and does nothing load an engine that does not need it?"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "model_compose"
+
+#: From the bottom up; a module imports from its own layer and from those before it.
+LAYERS = (
+    ("about", "errors", "frames", "types"),
+    ("config",),
+    ("sources",),
+    ("drivers",),
+    ("tasks",),
+    ("runtime",),
+    ("components",),
+    ("workflows",),
+    ("compose",),
+    ("api",),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+#: Libraries that compute, and what pulls them in: no check of a file, no gateway and no help text needs one.
+HEAVY = ("gguf", "numpy", "onnxruntime", "safetensors", "torch", "transformers", "vllm", "xllamacpp")
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+
+
+def imports(path: Path) -> Iterator[Import]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: names are absolute"
+            yield Import(node.module or "", node.lineno)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_from_its_own_layer_or_from_below(path: Path) -> None:
+    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    upwards = [
+        f"{path}:{line}: {module}"
+        for module, line in imports(path)
+        if module.startswith("model_compose.") and RANK[module.split(".")[1]] > RANK[layer]
+    ]
+    assert upwards == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_an_engine_s_library_is_imported_only_where_the_engine_runs(path: Path) -> None:
+    parts = path.relative_to(PACKAGE).parts
+    runs = len(parts) > 2 and parts[0] in ("drivers", "tasks") and parts[-1] != "spec.py"
+    found = [
+        f"{path}:{line}: {module}"
+        for module, line in imports(path)
+        if module.split(".")[0] in HEAVY and not runs
+    ]
+    assert found == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "work",
+    [
+        "import model_compose.cli.main",
+        "import model_compose.cli.serve",
+        "from model_compose.cli.main import main; main()",
+    ],
+    ids=["the command", "the gateway", "check"],
+)
+def test_nothing_of_an_engine_is_loaded(work: str, tmp_path: Path) -> None:
+    file = tmp_path / "model-compose.yml"
+    file.write_text("component: {type: model, task: chat-completion, model: ./none.gguf}\n")
+    code = (
+        f"import sys\ntry:\n    {work}\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('\\nloaded', *sys.modules)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "check", "-f", str(file)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    loaded = set(ended.stdout.splitlines()[-1].split())
+    assert "model_compose" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+@pytest.mark.process
+def test_a_check_starts_no_server_and_asks_no_network() -> None:
+    code = "import sys, model_compose.config.project, model_compose.compose.catalog; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ended.stdout.split())
+    assert loaded.isdisjoint(("asyncio", "httpx2", "huggingface_hub", "starlette", "uvicorn", "rich"))
