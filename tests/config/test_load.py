@@ -423,12 +423,12 @@ class TestAnyText:
     @example('a: "\\U00110000"')
     @example("a: \x85b: |\u2028 c\u2029d")
     def test_text_at_large(self, text: str) -> None:
-        self.loads_or_tells(text)
+        self.assert_loads_or_tells(text)
 
     @settings(deadline=None, max_examples=500)
     @given(st.text("ab:-?*&!|>'\"%@`{}[],#$\\<.~01 \n\n\t\r", max_size=40))
     def test_text_of_yaml_signs(self, text: str) -> None:
-        self.loads_or_tells(text)
+        self.assert_loads_or_tells(text)
 
     @settings(deadline=None)
     @given(documents, st.data())
@@ -437,9 +437,9 @@ class TestAnyText:
         start = draw.draw(st.integers(0, len(text)))
         end = draw.draw(st.integers(start, min(len(text), start + 3)))
         put = draw.draw(st.text(":-[]{}'\"*&!|> \n\ta", max_size=2))
-        self.loads_or_tells(text[:start] + put + text[end:])
+        self.assert_loads_or_tells(text[:start] + put + text[end:])
 
-    def loads_or_tells(self, text: str) -> None:
+    def assert_loads_or_tells(self, text: str) -> None:
         for loader in (yaml.CSafeLoader, yaml.SafeLoader):
             root: Node | None
             try:

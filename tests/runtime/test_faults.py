@@ -307,6 +307,7 @@ async def test_a_paused_worker_is_ended_too() -> None:
         os.kill(worker.pid, signal.SIGSTOP)
         models.pool.release("echo", stay=True)
         await eventually(lambda: gone(worker.pid), "it ended", 4)
+        assert models.status().state == "unloaded"
 
 
 async def test_a_worker_is_what_the_kernel_takes_when_memory_is_short() -> None:

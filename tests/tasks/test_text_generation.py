@@ -219,6 +219,18 @@ async def test_an_output_ends_where_the_context_ends() -> None:
     assert outcome.usage.prompt_tokens + outcome.usage.completion_tokens <= 257
 
 
+# Warming up
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+async def test_warming_up_computes_before_the_first_request(warmup: bool) -> None:
+    model = Generator()
+    await model.load(options(warmup=warmup))
+    computed = model.metrics()["generation_tokens_total"]
+    await model.close()
+    assert (computed > 0) == warmup
+
+
 # Leaving
 
 

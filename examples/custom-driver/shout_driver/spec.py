@@ -21,4 +21,5 @@ SPEC = DriverSpec(
     options=ShoutOptions,
     tasks={"text-generation": TaskDriver("shout_driver.engine:Shouter", {"seed": "nothing here is random"})},
     needs_model=False,
+    refuses={"warmup": "there is nothing to warm up"},
 )

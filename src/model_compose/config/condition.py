@@ -7,6 +7,7 @@ A condition, in the operator `?` and in `where`, is {input, operator, value}, {a
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
@@ -58,15 +59,15 @@ class Combination(Renderable, frozen=True):
             yield from references(condition)
 
 
-class ConditionCompiler:
+class ConditionCompiler(ABC):
     """Turns data into conditions, and notes every mistake in it; `tree` is up to who knows all operators."""
 
     def __init__(self) -> None:
         self.errors: list[ExpressionError] = []
 
+    @abstractmethod
     def tree(self, data: Any, path: TreePath) -> Any:
         """The tree of a part of a condition."""
-        raise NotImplementedError
 
     def finish(self) -> None:
         if self.errors:

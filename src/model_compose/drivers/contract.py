@@ -35,6 +35,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     task        the task's name, such as `chat-completion`
     threads     CPU threads that the worker may use while it computes
     scratch     a private folder that is removed with the service, for sockets and the like
+    warmup      compute once before `load` returns
     options     the driver's own settings, checked against its options class
     """
 
