@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import msgspec
+import psutil
 import pytest
 from tests.cli.shell import ECHO, Shell, eventually, is_alive
 from tests.cli.test_pull import WHEEL, WHEEL_NAME
@@ -101,7 +104,7 @@ def test_weights_that_are_not_there_are_named_and_nothing_is_served(shell: Shell
 @process
 @pytest.mark.parametrize(
     ("kept_bytes", "reason"),
-    [(1, "is not a GGUF file"), (500, "t.gguf"), (-200, "is corrupted or incomplete")],
+    [(1, "is not a GGUF file"), (500, "t.gguf"), (-200, "is incomplete: it has 321368 bytes")],
 )
 def test_weights_that_are_cut_off_are_one_clear_error(shell: Shell, kept_bytes: int, reason: str) -> None:
     (shell.folder / "t.gguf").write_bytes(tiny_chat().read_bytes()[:kept_bytes])
@@ -226,6 +229,49 @@ def test_a_service_outlives_the_reader_of_its_log(shell: Shell) -> None:
     shell.ok("down")
     assert up.ends() == 0
     assert up.errors == ""
+
+
+async def flood(api_url: str, text: str) -> list[bytes]:
+    """A thousand requests at once, each on a connection of its own; -> all that came back on each."""
+    at = httpx2.URL(api_url)
+    body = msgspec.json.encode({"input": text})
+    head = f"POST {at.path}/workflows/runs HTTP/1.1\r\nhost: {at.host}:{at.port}\r\nconnection: close\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection(at.host, at.port)
+        writer.write(head.encode() + body)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    return await asyncio.gather(*(ask() for _ in range(1000)))
+
+
+@process
+def test_a_flood_is_answered_or_refused_while_nobody_reads_the_log_and_memory_stays_bounded(
+    shell: Shell,
+) -> None:
+    shell.write(ECHO + "  max_queue: 64\n")
+    read, write = os.pipe()
+    with os.fdopen(read, "rb"):
+        up = shell.start("--verbose", "up", output=write)
+        os.close(write)
+        eventually(shell.listens)
+        service = shell.service()
+        memory = psutil.Process(service["pid"]).memory_info
+        resident = []
+        for _ in range(6):
+            answers = asyncio.run(flood(service["api_url"], "hello " * 6000))
+            codes = Counter(answer.split(b" ", 2)[1] for answer in answers)
+            assert codes.keys() == {b"200", b"429"}
+            assert all(b"\r\nretry-after: " in answer for answer in answers if b" 429 " in answer[:20])
+            resident.append(memory().rss)
+        # What five floods sent, and another one, had it been kept: 180 MB.
+        assert max(resident) < resident[0] + (90 << 20), resident
+        assert shell.ask("hello").json()["output"] == "hello"
+        shell.ok("down")
+        assert up.ends() == 0
 
 
 @process

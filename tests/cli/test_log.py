@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from model_compose.cli.log import LogLine, LogText, Screen, as_json, file_handler
+from model_compose.cli.log import MOST_UNPRINTED, LogLine, LogText, Screen, as_json, file_handler
 from model_compose.cli.main import commands
 from model_compose.cli.state import StateFolder
 
@@ -85,7 +87,38 @@ def test_a_reader_that_has_gone_stops_nothing_but_the_printing() -> None:
     root = logging.getLogger()
     root.addHandler(screen)
     screen.emit(record("hello"))
+    screen.close()
     assert screen not in root.handlers
+
+
+def test_a_reader_that_stops_reading_holds_up_nothing_but_the_printing() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as reader, os.fdopen(write, "w") as pipe:
+        screen = Screen(lambda: pipe, lambda line: line.message)
+        given = 3 * MOST_UNPRINTED
+        for number in range(given):
+            screen.emit(record(f"line {number} " + "x" * 1000))
+        threading.Thread(target=screen.close).start()
+        shown, seen = [], 0
+        while seen < given:
+            shown.append(reader.readline().decode().split())
+            seen += 1 if shown[-1][0] == "line" else int(shown[-1][0])
+    places = [int(words[1]) for words in shown if words[0] == "line"]
+    lost = [int(words[0]) for words in shown if words[0] != "line"]
+    assert places[:MOST_UNPRINTED] == list(range(MOST_UNPRINTED))
+    assert places == sorted(set(places))
+    assert lost
+    assert len(places) + sum(lost) == given
+
+
+def test_a_screen_that_nobody_reads_is_closed_all_the_same() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb"), os.fdopen(write, "w") as pipe:
+        screen = Screen(lambda: pipe, lambda line: line.message)
+        for number in range(500):
+            screen.emit(record(f"{number} " + "x" * 1000))
+        screen.close()
+        assert not [thread for thread in threading.enumerate() if thread.name == "screen"]
 
 
 # The command

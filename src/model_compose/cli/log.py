@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import select
+import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +18,17 @@ from typing import IO, Final
 
 import msgspec
 
-from model_compose.cli.terminal import paint, say
+from model_compose.cli.terminal import paint
 
 _FILE_BYTES: Final = 10_000_000
 _OLD_FILES: Final = 3
+#: Lines that wait for a slow reader of the screen.
+MOST_UNPRINTED: Final = 1000
+#: The end of a service waits so long for somebody to read its last lines.
+LAST_LINES_S: Final = 0.5
+#: Characters: in UTF-8 not more bytes than a pipe takes at once whenever it takes any.
+_PIECE: Final = 1024
+_LOOK_S: Final = 0.1
 _WORKER: Final = "model_compose.worker."
 #: What lines without a component are about.
 _SERVICE: Final = "service"
@@ -85,21 +95,91 @@ def as_json(line: LogLine) -> str:
 
 
 class Screen(logging.Handler):
-    """Prints lines on a stream, asked for anew each time: bars that are drawn stand in for stdout."""
+    """Prints lines on a stream, asked for anew each time: bars that are drawn stand in for stdout.
+
+    It prints from a thread of its own: a reader that stops reading, as behind a full pipe or after
+    Ctrl-S, stops nothing but the printing. Lines that do not fit into the memory set aside for them are
+    dropped, and their number is told.
+    """
 
     def __init__(self, stream: Callable[[], IO[str]], form: Callable[[LogLine], str]) -> None:
         super().__init__()
         self._stream = stream
         self._form = form
+        self._lines: deque[LogLine] = deque()
+        self._lost = 0
+        self._more = threading.Condition()
+        self._closed = False
+        self._given_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
+        self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record. That the reader has gone, as `head` does, stops nothing but the printing."""
+        """Have a record printed, soon."""
         try:
-            say(self._form(LogLine.of(record)), self._stream())
-        except BrokenPipeError:
-            logging.getLogger().removeHandler(self)
+            line = LogLine.of(record)
         except Exception:  # noqa: BLE001  logging must not break what is logged, says Python's own
             self.handleError(record)
+            return
+        with self._more:
+            if len(self._lines) < MOST_UNPRINTED:
+                self._tell_of_lost()
+                self._lines.append(line)
+                self._more.notify()
+            else:
+                self._lost += 1
+
+    def close(self) -> None:
+        """Print what is left, unless nobody reads it within `LAST_LINES_S`."""
+        with self._more:
+            self._closed = True
+            self._more.notify()
+        self._thread.join(LAST_LINES_S)
+        self._given_up.set()
+        self._thread.join()
+        super().close()
+
+    def _run(self) -> None:
+        try:
+            while (line := self._next()) is not None:
+                self._print(self._form(line) + "\n")
+        except (BrokenPipeError, _GivenUp):  # the reader has gone, as `head` does, or does not read
+            logging.getLogger().removeHandler(self)
+
+    def _next(self) -> LogLine | None:
+        """The next line, once there is one; None after the last."""
+        with self._more:
+            self._more.wait_for(lambda: self._lines or self._lost or self._closed)
+            if not self._lines:
+                self._tell_of_lost()
+            return self._lines.popleft() if self._lines else None
+
+    def _tell_of_lost(self) -> None:
+        if self._lost:
+            told = f"{self._lost} lines are not shown: they came faster than they were read"
+            self._lines.append(LogLine(datetime.now(UTC), "warning", told))
+            self._lost = 0
+
+    def _print(self, text: str) -> None:
+        stream = self._stream()
+        for at in range(0, len(text), _PIECE):
+            self._await_room(stream)
+            stream.write(text[at : at + _PIECE])
+            stream.flush()
+
+    def _await_room(self, stream: IO[str]) -> None:
+        """Wait until a piece can be written without blocking: a thread that blocks could not be ended."""
+        try:
+            number = stream.fileno()
+        except OSError:  # not a file, so it never blocks
+            return
+        while not select.select([], [number], [], _LOOK_S)[1]:
+            if self._given_up.is_set():
+                raise _GivenUp
+
+
+class _GivenUp(Exception):
+    """Nobody reads."""
 
 
 class _JsonLines(logging.Formatter):

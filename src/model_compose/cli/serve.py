@@ -19,7 +19,7 @@ from model_compose.compose.app import App
 from model_compose.compose.run import Run
 from model_compose.config.schema import Project
 from model_compose.config.spec import Catalog
-from model_compose.errors import ModelComposeError
+from model_compose.errors import ModelComposeError, Overloaded
 from model_compose.runtime.model import State
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ class Watch(Metrics):
     def run_ended(self, run: Run) -> None:
         """A run ended."""
         super().run_ended(run)
-        level = logging.DEBUG if run.error is None else logging.INFO
+        # What was refused is told to whoever asked and counted; a line for each would be the flood itself.
+        usual = run.error is None or isinstance(run.error, Overloaded)
+        level = logging.DEBUG if usual else logging.INFO
         if log.isEnabledFor(level):
             why = f": {run.error}" if run.error else ""
             log.log(level, "run of `%s` %s%s", run.workflow_id, run.status, why, extra={"task_id": run.id})

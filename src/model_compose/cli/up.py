@@ -63,6 +63,7 @@ def up(
 
 
 def _serve(selection: Selection, log_format: LogFormat, *, verbose: bool, parent: Parent | None) -> None:
+    import contextlib
     import logging
 
     import uvloop
@@ -93,7 +94,9 @@ def _serve(selection: Selection, log_format: LogFormat, *, verbose: bool, parent
             if parent is not None:
                 bars.close()
                 logging.getLogger().removeHandler(screen)
+                screen.close()
                 parent.leave(well=well)
 
         show = Both(bars, lines) if with_bars else lines
-        uvloop.run(serve(project, catalog, state, selection.file(), show=show, loaded=loaded))
+        with contextlib.closing(screen):
+            uvloop.run(serve(project, catalog, state, selection.file(), show=show, loaded=loaded))

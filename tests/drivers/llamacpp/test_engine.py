@@ -20,13 +20,23 @@ async def refused(path: Path, **more: Any) -> ModelLoadError:
     return caught.value
 
 
-async def test_a_truncated_file_is_refused_with_the_engines_reason(tmp_path: Path) -> None:
-    file = models.truncated(models.tiny_chat(), tmp_path / "cut.gguf", 300_000)
+async def test_what_the_engine_refuses_is_refused_with_its_reason(tmp_path: Path) -> None:
+    file = tmp_path / "odd.gguf"
+    file.write_bytes(models.tiny_chat().read_bytes().replace(b"llama", b"blama"))
     error = await refused(file)
-    assert "cut.gguf" in error.message
-    assert "corrupted or incomplete" in error.message
+    assert error.message.startswith("llama.cpp cannot load `odd.gguf`: ")
+    assert error.message.endswith("unknown model architecture: 'blama'")
     assert error.hint is not None
     assert "pull it again" in error.hint
+
+
+async def test_a_truncated_file_is_refused_before_the_engine_sees_it(tmp_path: Path) -> None:
+    size = models.tiny_chat().stat().st_size
+    for cut in (1, 200, 20_000):
+        error = await refused(models.truncated(models.tiny_chat(), tmp_path / "cut.gguf", size - cut))
+        assert f"is incomplete: it has {size - cut} bytes, and its tensors end at {size}" in error.message
+        assert error.hint is not None
+        assert "download it again" in error.hint
 
 
 async def test_a_file_that_ends_in_its_header_is_refused(tmp_path: Path) -> None:

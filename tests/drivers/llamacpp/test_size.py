@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf.constants import GGML_QUANT_SIZES
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import models
@@ -16,6 +17,7 @@ from model_compose.drivers.llamacpp import gguf
 from model_compose.drivers.llamacpp.gguf import Gguf
 from model_compose.drivers.llamacpp.size import DEFAULT_CACHE_BYTES, estimate, layout
 from model_compose.drivers.llamacpp.spec import LlamaCppOptions
+from model_compose.errors import ModelLoadError
 
 
 def model(**more: int | None) -> Gguf:
@@ -50,6 +52,23 @@ def test_a_vocabulary_may_be_small(tmp_path: Path) -> None:
     path = tmp_path / "small.gguf"
     path.write_bytes(header + tokens)
     assert gguf.read(path).vocabulary == 3
+
+
+def test_sizes_of_tensors_are_those_of_the_format() -> None:
+    assert {
+        int(kind): size for kind, size in GGML_QUANT_SIZES.items() if int(kind) in gguf.BLOCKS
+    } == gguf.BLOCKS
+
+
+@pytest.mark.parametrize("alignment", [(4, 0), (5, -8), (8, 3)], ids=["zero", "negative", "text"])
+def test_an_alignment_that_cannot_be_is_a_damaged_header(tmp_path: Path, alignment: tuple[int, int]) -> None:
+    kind, value = alignment
+    key = b"general.alignment"
+    told = struct.pack("<Q", value) + b"abc" if kind == 8 else struct.pack("<I" if kind == 4 else "<i", value)
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, len(key)) + key + struct.pack("<I", kind) + told)
+    with pytest.raises(ModelLoadError, match="is damaged"):
+        gguf.read(path)
 
 
 @pytest.mark.model

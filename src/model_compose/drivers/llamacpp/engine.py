@@ -15,10 +15,11 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -31,6 +32,9 @@ from model_compose.errors import DriverMissing, EngineError, InvalidInput, Model
 #: llama.cpp prints errors, and nothing else.
 _ERRORS_ONLY: Final = 1
 _ALL_LAYERS: Final = 10_000
+#: Stands before an error in what it prints.
+_ERROR: Final = " E "
+_REASON_WITHIN_S: Final = 1.0
 
 _WRONG_TOOLS: Final = "Failed to parse tools"
 
@@ -109,7 +113,7 @@ class LlamaCpp:
             with _stderr(printed):
                 self._server = xllamacpp.Server(params)
         except RuntimeError as error:
-            reasons = [line.split(" E ", 1)[1].strip() for line in printed if " E " in line]
+            reasons = [line.split(_ERROR, 1)[1].strip() for line in printed if _ERROR in line]
             reason = reasons[0].split(": ", 1)[-1] if reasons else str(error)
             raise ModelLoadError(
                 f"llama.cpp cannot load `{path.name}`: {reason}",
@@ -345,6 +349,9 @@ def _stderr(lines: list[str]) -> Iterator[None]:
         os.dup2(file.fileno(), 2)
         try:
             yield
+        except RuntimeError:
+            _await_reason(file)
+            raise
         finally:
             os.dup2(kept, 2)
             os.close(kept)
@@ -352,3 +359,13 @@ def _stderr(lines: list[str]) -> Iterator[None]:
             text = file.read().decode(errors="replace")
             lines += text.splitlines()
             os.write(2, text.encode())
+
+
+def _await_reason(file: IO[bytes]) -> None:
+    """Wait until the engine has said why it failed: its log is printed by a thread of its own."""
+    ends = time.monotonic() + _REASON_WITHIN_S
+    while time.monotonic() < ends:
+        file.seek(0)
+        if _ERROR.encode() in file.read():
+            return
+        time.sleep(0.01)
