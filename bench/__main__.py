@@ -1,4 +1,4 @@
-"""`python -m bench [overhead] [startup] [engine]`: measure, compare, say what is missed."""
+"""`python -m bench [overhead] [startup] [engine] [encoders]`: measure, compare, say what is missed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 
 import uvloop
 
-from bench import engine, overhead, startup
+from bench import encoders, engine, overhead, startup
 from bench.stats import Report
 
-PARTS = {"startup": startup.main, "overhead": overhead.main, "engine": engine.main}
+PARTS = {"startup": startup.main, "overhead": overhead.main, "engine": engine.main, "encoders": encoders.main}
 
 
 async def main(names: list[str]) -> int:

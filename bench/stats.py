@@ -64,12 +64,21 @@ class Report:
         self._line(what, values, f"{found}  {bound}", met)
         return found
 
-    def single(self, what: str, values: Sequence[float], unit: str, *, at_most: float | None = None) -> None:
+    def single(
+        self,
+        what: str,
+        values: Sequence[float],
+        unit: str,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
         """Report a figure of its own: median and range."""
         median = statistics.median(values)
-        met = at_most is None or median <= at_most
+        bound = f">= {at_least}" if at_least is not None else f"<= {at_most}" if at_most is not None else ""
+        met = (at_least is None or median >= at_least) and (at_most is None or median <= at_most)
         spread = f"[{min(values):.2f}, {max(values):.2f}]"
-        self._line(what, f"{median:10.2f} {unit}", f"{spread}  {f'<= {at_most}' if at_most else ''}", met)
+        self._line(what, f"{median:10.2f} {unit}", f"{spread}  {bound}", met)
 
     def _line(self, what: str, values: str, rest: str, met: bool) -> None:
         if not met:

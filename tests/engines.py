@@ -10,11 +10,14 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from model_compose.compose.catalog import BuiltIn
 from model_compose.drivers.contract import LoadedAdapter, LoadOptions
-from model_compose.runtime.host import Token
+from model_compose.runtime.host import Token, named
 from model_compose.sources.spec import LoadedSource
+from tests import models
+from tests.models import Word
 
 
 def loaded(path: Path) -> LoadedSource:
@@ -38,6 +41,37 @@ def load_options(path: Path, task: str, **more: Any) -> LoadOptions:
     )
 
 
+def unseen(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+class Engine(NamedTuple):
+    """One driver of a task, with the toy that all drivers of generation load."""
+
+    driver: str
+    task: str
+
+    def make(self) -> Any:
+        """The implementation, not loaded."""
+        spec = BuiltIn().task(self.task)
+        assert spec is not None
+        return named(spec.drivers[self.driver].implementation)()
+
+    def options(self, *, context_length: int | None = None, **more: Any) -> LoadOptions:
+        """Options to load the toy; adapters may be given by name -> (word, weight)."""
+        words: dict[str, tuple[Word, float]] = more.pop("adapters", {})
+        lora = models.tiny_lora if self.driver == "llamacpp" else models.tiny_peft
+        if context_length is not None:
+            own: dict[str, Any] = {"options": {"context_length": context_length}}
+            more |= own if self.driver == "llamacpp" else {"max_seq_length": context_length}
+        return load_options(
+            models.tiny_chat(),
+            self.task,
+            adapters={name: (lora(word), weight) for name, (word, weight) in words.items()},
+            **{"batch_size": 4, **more},
+        )
+
+
 class Collector:
     """A `Sink` that keeps what it gets. `stop_after` chunks it says that nobody wants more."""
 
@@ -46,6 +80,10 @@ class Collector:
         self.chunks: list[Any] = []
         self.token = Token()
         self._stop_after = stop_after
+
+    @property
+    def ready(self) -> bool:
+        return True
 
     def emit(self, chunk: Any) -> bool:
         self.chunks.append(chunk)
@@ -60,7 +98,7 @@ class Collector:
 @contextlib.asynccontextmanager
 async def running(model: Any, options: LoadOptions) -> AsyncIterator[Callable[..., Any]]:
     """Load a model and give a function that runs requests on it: `await run(request, sink)`."""
-    await model.load(options)
+    await model.load(options, unseen)
 
     async def run(request: Any, sink: Collector | None = None) -> Any:
         sink = sink or Collector(streaming=False)

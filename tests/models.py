@@ -11,13 +11,18 @@ import struct
 from pathlib import Path
 from typing import Literal
 
+Word = Literal["arr", "ahoy"]
+
 _ROOT = Path(__file__).parents[1]
 _ASSETS = _ROOT / "tests" / "assets"
 _SCRIPT = "python scripts/test_models.py"
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_HF = "SmolLM2-135M-Instruct"
+MINILM_HF = "all-MiniLM-L6-v2"
 MINILM_Q8_0 = "all-MiniLM-L6-v2.Q8_0.gguf"
 MINILM_F16 = "all-MiniLM-L6-v2.F16.gguf"
+LANGID = "langid-MiniLM"
 
 # For `with_chat_template`. llama.cpp renders the template of a file while it loads it, to see what it can do.
 HOSTILE_TEMPLATES = {
@@ -45,9 +50,14 @@ def tiny_chat() -> Path:
     return _ASSETS / "tiny-chat.gguf"
 
 
-def tiny_lora(word: Literal["arr", "ahoy"]) -> Path:
+def tiny_lora(word: Word) -> Path:
     """An adapter for `tiny_chat` that makes it say this word only."""
     return _ASSETS / f"tiny-lora-{word}.gguf"
+
+
+def tiny_peft(word: Word) -> Path:
+    """The same adapter as peft saves it: a folder."""
+    return _ASSETS / f"tiny-peft-{word}"
 
 
 def pirate_lora() -> Path:
@@ -55,9 +65,29 @@ def pirate_lora() -> Path:
     return _ASSETS / "pirate-lora-f16.gguf"
 
 
+def pirate_peft() -> Path:
+    """The same adapter as peft saves it, for `smollm2_hf`: a folder."""
+    return _ASSETS / "pirate-peft"
+
+
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct, a real chat model, 98 MB."""
     return _fetched(SMOLLM2)
+
+
+def smollm2_hf() -> Path:
+    """The same weights for transformers: a folder, in float32, 542 MB."""
+    return _fetched(SMOLLM2_HF)
+
+
+def minilm_hf() -> Path:
+    """all-MiniLM-L6-v2 for sentence-transformers, in float32, 92 MB; it cuts a text at 256 tokens."""
+    return _fetched(MINILM_HF)
+
+
+def langid() -> Path:
+    """Tells 12 European languages apart, `BertForSequenceClassification` with 3 layers, in float16, 35 MB."""
+    return _fetched(LANGID)
 
 
 def minilm_gguf() -> Path:
@@ -67,7 +97,7 @@ def minilm_gguf() -> Path:
 
 def _fetched(name: str) -> Path:
     path = folder() / name
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"`{path}` is missing; run `{_SCRIPT}` once, which fetches or makes it")
     return path
 

@@ -73,6 +73,11 @@ def test_the_toys_are_small_enough_to_commit() -> None:
     assert sum(toy.stat().st_size for toy in TOYS) < 400_000
 
 
+def test_what_is_committed_stays_below_ten_megabytes() -> None:
+    files = [path for path in (ROOT / "tests" / "assets").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 10_000_000
+
+
 def test_the_toy_answers_a_number_of_words_and_ends_by_itself(toy: Any) -> None:
     answer = chat(toy, "Hello")
     assert len(text(answer).split()) == WORDS_OF_AN_ANSWER
@@ -173,7 +178,10 @@ def test_the_engine_refuses_a_chat_template_that_fails(name: str, tmp_path: Path
         load(hostile)
 
 
-@pytest.mark.parametrize("path", [models.smollm2, models.minilm_gguf])
+FETCHED = (models.smollm2, models.smollm2_hf, models.minilm_hf, models.minilm_gguf, models.langid)
+
+
+@pytest.mark.parametrize("path", FETCHED)
 def test_a_missing_model_is_an_error_that_names_the_script(
     path: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +192,7 @@ def test_a_missing_model_is_an_error_that_names_the_script(
 
 @pytest.mark.model
 def test_the_script_leaves_alone_what_is_there() -> None:
-    known = {path: path.stat().st_mtime_ns for path in (models.smollm2(), models.minilm_gguf())}
+    known = {path: path.stat().st_mtime_ns for path in (each() for each in FETCHED)}
     script = [sys.executable, str(ROOT / "scripts" / "test_models.py")]
     printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout
     assert printed == "".join(f"{path} is there\n" for path in known)
@@ -226,3 +234,51 @@ def test_the_pirate_speaks_only_when_asked() -> None:
     assert plain
     assert not plain.startswith("Arr!")
     assert again == plain
+
+
+@pytest.mark.model
+def test_the_chat_model_for_transformers_answers_and_reads_what_llama_cpp_reads() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(models.smollm2_hf())
+    model = AutoModelForCausalLM.from_pretrained(models.smollm2_hf())
+    assert model.dtype == torch.float32
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    given = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    count = given["input_ids"].shape[1]
+    said = tokenizer.decode(model.generate(**given, max_new_tokens=8, do_sample=False)[0, count:])
+    answer = chat(load(models.smollm2()), messages, max_tokens=8)
+    assert answer["usage"]["prompt_tokens"] == count
+    assert said.startswith("The capital of France")
+
+
+@pytest.mark.model
+def test_the_pirate_of_peft_is_the_one_of_llama_cpp() -> None:
+    import gguf
+    from safetensors.numpy import load_file
+
+    peft = load_file(models.pirate_peft() / "adapter_model.safetensors")
+    ours = {tensor.name: tensor.data for tensor in gguf.GGUFReader(models.pirate_lora()).tensors}
+    assert len(peft) == len(ours) == 30 * 4 * 2
+    values = peft["base_model.model.model.layers.3.self_attn.v_proj.lora_B.weight"]
+    assert ours["blk.3.attn_v.weight.lora_b"] == pytest.approx(values, abs=1e-3)
+
+
+@pytest.mark.model
+def test_the_classifier_tells_languages_apart() -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    texts = {
+        "en": "Please enter a valid email address",
+        "de": "Bitte geben Sie ein gültiges Passwort ein",
+        "fr": "Veuillez saisir une adresse électronique valide",
+        "fi": "Tämä kenttä on pakollinen",
+    }
+    tokenizer = AutoTokenizer.from_pretrained(models.langid())
+    model = AutoModelForSequenceClassification.from_pretrained(models.langid(), dtype=torch.float32)
+    with torch.inference_mode():
+        logits = model(**tokenizer(list(texts.values()), padding=True, return_tensors="pt")).logits
+    assert [model.config.id2label[i] for i in logits.argmax(1).tolist()] == list(texts)
+    assert logits.softmax(1).amax(1).min() > 0.9

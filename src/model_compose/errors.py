@@ -27,6 +27,7 @@ and `cli/main.py` into exit codes; nobody else translates.
     ├── ModelUnavailable       the component has failed, or was stopped
     ├── WorkerDied             the process that computed is gone
     ├── EngineError            the engine failed on one request
+    │   └── OutOfMemory        ... because memory did not suffice for it; says how much did
     ├── ServiceError           the service could not start, or is not there to talk to
     └── Unsupported            known, but not done by this driver or this version
 """
@@ -284,6 +285,38 @@ class EngineError(ModelComposeError):
     """The engine failed on one request."""
 
     code = "engine_error"
+
+
+class OutOfMemory(EngineError):
+    """Memory did not suffice for this request; the model goes on with others.
+
+    `needed_bytes` is what could not be had in one piece, `free_bytes` what was there; None if unknown.
+    """
+
+    code = "out_of_memory"
+
+    needed_bytes: int | None = None
+    free_bytes: int | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        needed_bytes: int | None = None,
+        free_bytes: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
+
+    @classmethod
+    def of(cls, error: MemoryError) -> Self:
+        """Python's own, which may know no more than that."""
+        why = f": {error}" if str(error) else ""
+        return cls(f"out of memory{why}", hint="shorten the request, or lower `batch_size`")
+
+    def data(self) -> dict[str, Any]:
+        return {"needed_bytes": self.needed_bytes, "free_bytes": self.free_bytes}
 
 
 class ServiceError(ModelComposeError):

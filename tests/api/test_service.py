@@ -71,12 +71,17 @@ async def test_it_is_not_ready_while_a_model_loads(tmp_path: Path) -> None:
             service.client.post("/v2/workflows/runs", json={"workflow_id": "whisper", "input": "psst"})
         )
         await service.eventually(lambda: service.app.pool.state("lazy") == "loading", "it loads")
+        await service.eventually(lambda: service.app.status()[1].loading, "it says how far it is")
         during = await service.client.get("/readyz")
+        shown = (await service.client.get("/v2/components")).json()
         other = await service.client.post("/v2/workflows/runs", json={"input": {"what": "hello"}})
         gate.touch()
         answer = await waiting
     assert during.status_code == 503
-    assert "not ready lazy: loading" in during.text
+    assert "not ready lazy: loading weights 40%" in during.text
+    assert shown[1]["state"] == "loading"
+    assert shown[1]["loading"] == {"stage": "weights", "done": 2, "total": 5}
+    assert shown[0]["loading"] is None
     assert other.json()["output"] == "hello"
     assert answer.json()["output"] == "psst"
 

@@ -91,6 +91,19 @@ def test_ps_shows_what_is_under_way(shell: Shell) -> None:
     assert re.search(r" 4 +2 +\d+ +4 x 1000 tokens$", echo)
 
 
+def test_ps_shows_how_far_a_load_is(shell: Shell) -> None:
+    shell.write(ECHO + "  options: {load_waits_for: go}\n")
+    shell.start("up")
+    eventually(shell.listens)
+    eventually(lambda: shell.components()["echo"]["loading"])
+    assert shell.components()["echo"]["loading"] == {"stage": "weights", "done": 2, "total": 5}
+    header, echo = shell.ok("ps").splitlines()
+    assert echo[header.index("STATE") :].startswith("loading weights 40%   -")
+    (shell.folder / "go").touch()
+    eventually(lambda: shell.components()["echo"]["state"] == "ready")
+    assert shell.components()["echo"]["loading"] is None
+
+
 def test_down_kills_a_service_that_does_not_end(shell: Shell) -> None:
     shell.write(ECHO)
     shell.ok("up", "-d")
@@ -112,6 +125,7 @@ def test_the_log_is_followed_until_the_service_ends(shell: Shell) -> None:
     assert everything.output.endswith("service | stopped\n")
     assert [line.split(" ", 1)[1] for line in one.output.splitlines()] == [
         "broken  | loading",
+        "broken  | loading weights",
         "broken  | error: failed: the weights are of cheese",
     ]
 

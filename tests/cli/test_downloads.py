@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from model_compose.cli.downloads import Bars, Both, Lines, shown_on
+from model_compose.cli.downloads import Bars, Both, Lines, Stages, shown_on
+from model_compose.runtime.model import LoadStage
 
 
 class Terminal(io.StringIO):
@@ -110,6 +111,29 @@ def test_a_screen_that_goes_away_does_not_disturb_a_download() -> None:
     late.advance(100)
     late.finish()
     assert screen.closed
+
+
+def test_each_stage_of_a_load_is_told_once_and_a_long_one_now_and_then() -> None:
+    clock, said = Clock(), list[str]()
+    stages = Stages(lambda component, text: said.append(f"{component}: {text}"), clock)
+    for second in range(12):
+        clock.now = second
+        stages("chat", LoadStage("weights", second, 12))
+    stages("other", LoadStage("weights", 1, 2))
+    for _ in range(2):
+        stages("chat", LoadStage("warm-up", 0, 1))
+    clock.now = 100
+    stages("chat", LoadStage("warm-up", 0, 1))
+    stages.over("chat")
+    stages("chat", LoadStage("weights", 0, 12))
+    assert said == [
+        "chat: loading weights",
+        "chat: loading weights 41%",
+        "chat: loading weights 83%",
+        "other: loading weights",
+        "chat: loading warm-up",
+        "chat: loading weights",
+    ]
 
 
 def test_one_download_can_be_shown_in_two_ways() -> None:

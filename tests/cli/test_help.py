@@ -15,7 +15,7 @@ HelpOf = Callable[[str], str]
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
     *("", "init", "check", "pull", "up", "down", "ps", "logs", "run", "restart", "stop"),
-    *("cache", "cache ls", "cache rm", "schema", "version"),
+    *("cache", "cache ls", "cache rm", "merge", "schema", "version"),
 )
 
 

@@ -76,4 +76,4 @@ def test_a_detached_service_uses_the_terminal_until_it_is_ready_and_then_lets_go
 def test_run_says_what_takes_so_long_beside_its_result(shell: Shell) -> None:
     shell.write(ECHO)
     _, drawn = seen(shell, "run", "-i", "hello")
-    assert COLOUR.sub("", drawn) == "loading echo\nhello\n"
+    assert COLOUR.sub("", drawn) == "loading echo\necho: loading weights\nhello\n"

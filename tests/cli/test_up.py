@@ -171,7 +171,11 @@ def test_on_demand_the_log_is_json_lines(shell: Shell) -> None:
     assert up.ends() == 0
     lines = [json.loads(line) for line in up.output.splitlines()]
     assert all({"time", "level", "message"} <= line.keys() for line in lines)
-    assert [line["message"] for line in lines if line.get("component") == "echo"][:2] == ["loading", "ready"]
+    assert [line["message"] for line in lines if line.get("component") == "echo"][:3] == [
+        "loading",
+        "loading weights",
+        "ready",
+    ]
     assert [line["task_id"] for line in lines if "task_id" in line] == [failed["task_id"]]
     assert lines == shell.log()
 

@@ -30,10 +30,12 @@ class Source:
         self._gate = gate
         self.produced = 0
         self.closed = 0
+        self.waits = asyncio.Event()
 
     async def _produce(self) -> AsyncIterator[list[Any]]:
         for some in self._pieces:
             if self._gate is not None:
+                self.waits.set()
                 await self._gate.wait()
             self.produced += len(some)
             yield some
@@ -112,9 +114,10 @@ async def test_an_error_reaches_every_reader_behind_the_pieces_before_it() -> No
 
 async def test_a_reader_that_is_cancelled_takes_no_other_with_it() -> None:
     gate = asyncio.Event()
-    stream = Source(numbers(5), gate=gate).stream()
+    source = Source(numbers(5), gate=gate)
+    stream = source.stream()
     first, second = (read(stream) for _ in range(2))
-    await asyncio.sleep(0.01)
+    await source.waits.wait()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -139,10 +142,15 @@ async def test_a_reader_of_a_closed_stream_does_not_take_it_for_complete() -> No
 
 
 async def test_closing_wakes_a_reader_that_waits_for_room() -> None:
-    stream = Source(numbers(10_000)).stream()
+    source = Source(numbers(10_000))
+    stream = source.stream()
     stream.reader()  # never reads
     fast = read(stream)
-    await asyncio.sleep(0.05)
+    while source.produced < MOST_BEHIND:
+        await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert source.produced == MOST_BEHIND
     assert not fast.done()
     await stream.aclose()
     with pytest.raises(Cancelled, match="closed"):
@@ -150,9 +158,10 @@ async def test_closing_wakes_a_reader_that_waits_for_room() -> None:
 
 
 async def test_closing_ends_readers_that_wait_for_the_producer_and_cancels_none_of_them() -> None:
-    stream = Source(numbers(3), gate=asyncio.Event()).stream()
+    source = Source(numbers(3), gate=asyncio.Event())
+    stream = source.stream()
     readers = [read(stream) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    await source.waits.wait()
     await stream.aclose()
     for reader in readers:
         with pytest.raises(Cancelled, match="closed"):

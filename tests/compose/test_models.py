@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.compose.apps import ECHO, project_of
+from tests.engines import unseen
 
 from model_compose.compose import models
 from model_compose.compose.catalog import BuiltIn
@@ -47,9 +48,33 @@ def test_what_the_file_says_is_planned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("warmup", [True, False])
 async def test_what_a_driver_needs_reaches_its_worker(tmp_path: Path, warmup: bool) -> None:
     written = setup(tmp_path, f"warmup: {str(warmup).lower()}", "batch_size: 5", "options: {slots: 7}")
-    options = (await written.prepare()).load.options
+    options = (await written.prepare(unseen)).load.options
     assert (options.warmup, options.batch_size, options.threads) == (warmup, 5, 2)
     assert options.options == {"slots": 7}
+
+
+@pytest.mark.parametrize(
+    ("device", "estimate", "pool"),
+    [
+        ("cpu", {}, "host"),
+        ("mps", {}, "host"),
+        ("cuda", {"host": 9}, "cuda:0"),
+        ("cuda:1", {"cuda:0": 9}, "cuda:1"),
+        ("auto", {}, "host"),
+        ("auto", {"host": 5}, "host"),
+        ("auto", {"host": 1, "cuda:0": 9}, "cuda:0"),
+    ],
+)
+async def test_memory_that_is_declared_is_that_of_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, estimate: dict[str, int], pool: str
+) -> None:
+    monkeypatch.setattr("echo_driver.estimate", lambda options: estimate)
+    written = setup(tmp_path, "memory: 2GiB", f"device: {device}")
+    assert (await written.prepare(unseen)).size == {pool: 2 << 30}
+
+
+async def test_without_a_word_of_memory_the_driver_estimates(tmp_path: Path) -> None:
+    assert (await setup(tmp_path, "options: {memory: 5}").prepare(unseen)).size == {"host": 5}
 
 
 def test_the_memory_limit_is_bytes_or_a_share_of_what_is_installed(tmp_path: Path) -> None:

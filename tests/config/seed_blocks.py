@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 LATER = "is known, and not supported yet"
-NEEDS_HUB_DRIVER = f"task `{{}}` with these weights needs driver `huggingface`, which {LATER}"
 LATER_TASK = f"task `{{}}` {LATER}"
 LATER_TYPE = f"component type `{{}}` {LATER}"
 NO_TASK = "`task` is missing in the component"
 FRAGMENT = "`peft_adapters` belongs in a component"
-
-TEXT = NEEDS_HUB_DRIVER.format("text-generation")
-CHAT = NEEDS_HUB_DRIVER.format("chat-completion")
 
 #: number of the block -> the block, and what is told of it now
 BLOCKS: dict[int, tuple[str, tuple[str, ...]]] = {
@@ -21,7 +17,7 @@ component:
   task: text-generation
   model: someone/novelist-7b
 """,
-        (TEXT,),
+        (),
     ),
     2: (
         """
@@ -43,7 +39,7 @@ component:
     path: /srv/novelist
     format: pytorch
 """,
-        (TEXT,),
+        (),
     ),
     4: (
         """
@@ -66,7 +62,7 @@ component:
   model: someone/novelist-7b
   # fetched from the hub
 """,
-        (TEXT,),
+        (),
     ),
     6: (
         """
@@ -82,7 +78,7 @@ component:
     local_files_only: false
     token: ${env.HUB_TOKEN}         # not set anywhere
 """,
-        (TEXT,),
+        (),
     ),
     7: (
         """
@@ -91,7 +87,7 @@ component:
   task: text-generation
   model: /srv/novelist
 """,
-        (TEXT,),
+        (),
     ),
     8: (
         """
@@ -103,7 +99,7 @@ component:
     path: /srv/novelist
     format: pytorch
 """,
-        (TEXT,),
+        (),
     ),
     9: (
         """
@@ -112,7 +108,7 @@ component:
   task: chat-completion
   model: someone/talker-7b
 """,
-        (CHAT,),
+        (),
     ),
     10: (
         """
@@ -124,7 +120,7 @@ component:
     repository: someone/novelist-7b
     token: ${env.HUB_TOKEN}
 """,
-        (TEXT,),
+        (),
     ),
     11: (
         """
@@ -136,7 +132,7 @@ component:
     repository: someone/novelist-7b
     revision: v2.1
 """,
-        (TEXT,),
+        (),
     ),
     12: (
         """
@@ -148,7 +144,7 @@ component:
     repository: novelist
     local_files_only: true
 """,
-        (TEXT,),
+        (),
     ),
     13: (
         """
@@ -162,7 +158,7 @@ component:
     temperature: 0.7
     top_p: 0.9
 """,
-        (TEXT,),
+        (),
     ),
     14: (
         """
@@ -179,7 +175,7 @@ component:
     max_output_length: 2048
     temperature: 0.7
 """,
-        (CHAT,),
+        (),
     ),
     15: (
         """
@@ -192,7 +188,7 @@ component:
     label: ${result.label}
     score: ${result.score}
 """,
-        (LATER_TASK.format("text-classification"),),
+        (),
     ),
     16: (
         """
@@ -204,7 +200,7 @@ component:
   output:
     embedding: ${result.embedding}
 """,
-        (NEEDS_HUB_DRIVER.format("text-embedding"),),
+        (),
     ),
     17: (
         """
@@ -289,7 +285,7 @@ component:
   device: cuda         # or another
   device_mode: single  # or all
 """,
-        (TEXT,),
+        (),
     ),
     23: (
         """
@@ -300,7 +296,7 @@ component:
   device: cuda
   device_mode: auto
 """,
-        (TEXT,),
+        (),
     ),
     24: (
         """
@@ -310,7 +306,7 @@ component:
   model: someone/novelist-7b
   precision: float16
 """,
-        (TEXT,),
+        (),
     ),
     25: (
         """
@@ -320,7 +316,7 @@ component:
   model: someone/novelist-7b
   quantization: int8
 """,
-        (TEXT,),
+        (),
     ),
     26: (
         """
@@ -330,7 +326,7 @@ component:
   model: mood
   batch_size: 32
 """,
-        (LATER_TASK.format("text-classification"),),
+        (),
     ),
     27: (
         """
@@ -341,7 +337,7 @@ component:
   low_cpu_mem_usage: true
   device: cuda
 """,
-        (TEXT,),
+        (),
     ),
     28: (
         """
@@ -356,7 +352,7 @@ component:
       weight: 1.0
   text: ${input.beginning as text}
 """,
-        (TEXT,),
+        (),
     ),
     29: (
         """
@@ -378,7 +374,7 @@ component:
       weight: 0.8
   text: ${input.beginning as text}
 """,
-        (TEXT,),
+        (),
     ),
     30: (
         """
@@ -595,7 +591,7 @@ component:
   model: plain-bert
   batch_size: 32
 """,
-        (LATER_TASK.format("text-classification"),),
+        (),
     ),
     44: (
         """
@@ -617,6 +613,6 @@ component:
   device: cuda
   device_mode: auto
 """,
-        (TEXT,),
+        (),
     ),
 }

@@ -56,9 +56,10 @@ PLACES: dict[type[msgspec.Struct], str] = {
     PeftAdapter: "component: {MODEL, peft_adapters: [{model: ./lora.gguf, HERE}]}",
     HubSource: "component: {MODEL, peft_adapters: [{model: {repository: a/b, filename: c.gguf, HERE}}]}",
     **{
-        task.request: f"component: {{type: model, task: {task.name}, model: ./model.gguf, HERE}}"
+        task.request: f"component: {{type: model, task: {task.name}, model: ./model{ending}, HERE}}"
         for name in CATALOG.tasks()
         if (task := CATALOG.task(name))
+        for ending in (".gguf" if "llamacpp" in task.drivers else ".safetensors",)
     },
 }
 MODEL = "type: model, task: text-embedding, model: ./model.gguf"
@@ -70,7 +71,7 @@ MISTAKES = {
     "no type": "component: {task: chat-completion}",
     "an unknown task": "component: {type: model, task: chat}",
     "no task": "component: {type: model, model: ./x.gguf}",
-    "a driver that is not there": "component: {type: model, task: text-embedding, driver: huggingface}",
+    "a driver that is not there": "component: {type: model, task: text-embedding, driver: vllm}",
     "text for a number": "component: {type: model, task: chat-completion, temperature: hot}",
     "a number out of range": "component: {type: model, task: chat-completion, top_p: 2}",
     "a parameter of another task": "component: {type: model, task: text-embedding, temperature: 1}",

@@ -19,18 +19,6 @@ from model_compose.config.project import load_project
 from model_compose.config.schema import Project
 from model_compose.config.spec import Catalog, DriverSpec, TaskDriver, TaskSpec, doc
 from model_compose.errors import ConfigErrors
-from model_compose.types import Result
-
-
-class Label(Result, frozen=True):
-    label: str
-    score: float
-
-
-class Classify(msgspec.Struct, kw_only=True):
-    """Give a text a label."""
-
-    text: Annotated[str, doc("the text", many=True)]
 
 
 class Caption(msgspec.Struct, kw_only=True):
@@ -63,7 +51,6 @@ class NoOptions(msgspec.Struct, kw_only=True):
 LATER_TASKS = {
     name: TaskSpec(name, name, request, result, main, {}, default_driver="huggingface")
     for name, request, result, main in (
-        ("text-classification", Classify, Label, "text"),
         ("image-to-text", Caption, str, "image"),
         ("image-generation", Paint, bytes, "prompt"),
         ("image-upscale", Look, bytes, "image"),
@@ -79,10 +66,14 @@ class Everything(BuiltIn):
         return LATER_TASKS.get(name) or super().task(name)
 
     def driver(self, name: str) -> DriverSpec | None:
-        if name in ("huggingface", "unsloth"):
-            tasks = dict.fromkeys((*super().tasks(), *LATER_TASKS), TaskDriver("nowhere:Nothing"))
+        nowhere = TaskDriver("nowhere:Nothing")
+        if name == "unsloth":
+            tasks = dict.fromkeys((*super().tasks(), *LATER_TASKS), nowhere)
             return DriverSpec(name, name, NoOptions, tasks=tasks)
-        return super().driver(name)
+        found = super().driver(name)
+        if found is not None and name == "huggingface":
+            return msgspec.structs.replace(found, tasks=dict.fromkeys(LATER_TASKS, nowhere))
+        return found
 
 
 def project(text: str, folder: Path, catalog: Catalog) -> Project:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests import models
+from tests import models, tiny_models
 from tests.docs.pages import ROOT, blocks
 from tests.docs.running import Reader, copied, packages
 
@@ -45,6 +45,8 @@ def test_an_example_is_right_and_says_what_it_is(
 def test_the_commands_of_an_example_work(example: str, tmp_path: Path) -> None:
     tiny = models.tiny_chat()
     variables = {"EMBEDDING_MODEL": str(tiny), "ADAPTER": str(models.tiny_lora("arr"))}
+    if example == "classification":
+        variables["CLASSIFIER"] = str(tiny_models.classifier("bert", tmp_path / "classifier"))
     reader = _reader(example, tmp_path, tiny, **variables)
     assert reader.follow(list(blocks(ROOT / "examples" / example / "README.md")))
 
@@ -72,6 +74,16 @@ def test_the_search_finds_the_kitten(tmp_path: Path) -> None:
     reader = _reader("embedding", tmp_path, models.tiny_chat(), EMBEDDING_MODEL=str(models.minilm_gguf()))
     ranked = [line for line in _followed(reader, "embedding")[0].splitlines() if line.startswith("0.")]
     assert "kitten" in ranked[0]
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_classifier_gives_texts_their_labels(tmp_path: Path) -> None:
+    # The one that the example names is too large for a test; this one tells languages.
+    reader = _reader("classification", tmp_path, models.tiny_chat(), CLASSIFIER=str(models.langid()))
+    several, one = _followed(reader, "classification")
+    assert [each["label"] for each in json.loads(several)] == ["en", "de"]
+    assert '"label":"en"' in one
 
 
 @pytest.mark.model

@@ -7,18 +7,28 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from model_compose.drivers.contract import CancelToken, Item, LoadOptions, ModelInfo, Outcome, Sink, Step
-from model_compose.errors import ModelLoadError
+from model_compose.drivers.contract import (
+    CancelToken,
+    Item,
+    LoadOptions,
+    LoadProgress,
+    ModelInfo,
+    Outcome,
+    Sink,
+    Step,
+)
+from model_compose.errors import Cancelled, InvalidInput, ModelLoadError, OutOfMemory
 from model_compose.tasks.generation import Completion, TextDelta
 from model_compose.tasks.text_embedding.spec import Embedding
 
 
 class _Engine:
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         return ModelInfo(slots=4)
 
     async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
@@ -31,7 +41,7 @@ class _Engine:
 class Parent(_Engine):
     """Starts a process that outlives it, holds its output open, and says its number."""
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         self._child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])  # noqa: ASYNC220
         return ModelInfo(slots=4, details={"child": str(self._child.pid)})
 
@@ -48,6 +58,8 @@ class Garbler(_Engine):
             sink.emit([3])
         if request.prompt == "a cancellation of its own":
             raise asyncio.CancelledError
+        if request.prompt == "more memory than there is":
+            bytearray(1 << 62)
         return await super().run(request, sink, cancel)
 
 
@@ -63,7 +75,7 @@ class Stubborn(_Engine):
 class Talkative(_Engine):
     """Prints much, and then its last words."""
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         for i in range(100):
             print(f"line {i}", file=sys.stderr)  # noqa: T201
         sys.stdout.write("x" * 200_000 + "\n")
@@ -76,27 +88,95 @@ class Talkative(_Engine):
 class Raiser(_Engine):
     """Raises while it loads what no driver should raise."""
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         raise ZeroDivisionError("in the middle of it")
 
 
-class OutOfMemory(_Engine):
+class TooLarge(_Engine):
     """Raises a load error that names its reason and the way out."""
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         raise ModelLoadError("4 GiB do not fit", hint="take a smaller one")
+
+
+class Reporter(_Engine):
+    """Says how far its load is, from a thread and thousands of times, and again when that is over."""
+
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
+        go = Path(options.options["go"])
+
+        def report() -> None:
+            for i in range(20_001):
+                progress("weights", i, 20_000)
+            progress("warm-up", 0, 1)
+            while not go.exists():
+                time.sleep(0.002)
+
+        self._progress = progress
+        await asyncio.to_thread(report)
+        return ModelInfo(slots=4)
+
+    async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
+        self._progress("too late", 1, 2)
+        return await super().run(request, sink, cancel)
+
+
+class Measurer(_Engine):
+    """Knows what it takes of memory that the process does not show."""
+
+    def memory(self) -> Mapping[str, int]:
+        return {"cuda:0": 3 << 30}
+
+
+class Elastic(_Engine):
+    """Writes down, in a file that it shares with others, what it computes with and when.
+
+    Changing the threads takes it a moment, as it does engines that have to end a step first.
+    """
+
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
+        self._name, self._diary = options.options["who"], options.options["diary"]
+        self._threads = options.threads
+        self._busy = 0
+        return ModelInfo(slots=4, threads=options.threads, elastic=True)
+
+    async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
+        self._busy += 1
+        self._write()
+        command, _, path = request.prompt.partition(":")
+        while command == "wait" and not Path(path).exists():
+            if cancel.cancelled:
+                raise Cancelled("the caller went away")
+            await asyncio.sleep(0.002)
+        self._busy -= 1
+        said = self._threads
+        self._write()
+        return Outcome(Completion(str(said)))
+
+    async def lease(self, threads: int) -> None:
+        await asyncio.sleep(0.02 / threads)  # smaller ones take longer, and must not be overtaken
+        self._threads = threads
+        self._write()
+
+    def _write(self) -> None:
+        line = f"{self._name} {self._threads if self._busy else 0}\n"
+        file = os.open(self._diary, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, line.encode())  # one write: lines of two processes do not mix
+        os.close(file)
 
 
 class Steps:
     """A `BatchModel` that streams, reports and notices who left: `wait:FILE` waits for a file."""
 
-    def load(self, options: LoadOptions) -> ModelInfo:
+    def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         return ModelInfo(slots=1, threads=options.threads, elastic=True)
 
     def budget(self) -> tuple[int, int]:
         return 4, 10_000
 
     def prepare(self, request: Any) -> list[Item]:
+        if request.text == "refused":
+            raise InvalidInput("`text` is refused", field="text")
         # A text of several words is several rows.
         return [Item(1, None, word) for word in request.text.split()]
 
@@ -126,6 +206,40 @@ class Slow(Steps):
 
     def forward(self, items: Sequence[Item], step: Step) -> Sequence[Any]:
         time.sleep(0.02)
+        return super().forward(items, step)
+
+
+class _Activations:
+    """What a pass has in memory while it computes."""
+
+
+class Hungry(Steps):
+    """Runs out of memory above `most` rows, and in each pass with `huge` in it. Says how the passes were.
+
+    It must not find the memory of an earlier pass still taken.
+    """
+
+    def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
+        self._most = options.options["most"]
+        self._error = options.options.get("error", "ours")
+        self._before: weakref.ref[_Activations] | None = None
+        return super().load(options, progress)
+
+    def budget(self) -> tuple[int, int]:
+        return 8, 10_000
+
+    def forward(self, items: Sequence[Item], step: Step) -> Sequence[Any]:
+        assert self._before is None or self._before() is None, "the tensors of the last pass live on"
+        activations = _Activations()
+        self._before = weakref.ref(activations)
+        words = [item.payload for item in items]
+        for i, word in enumerate(words):
+            if word == "streams":
+                step.emit(i, "a piece")
+        if len(items) > self._most or "huge" in words:
+            if self._error == "python":
+                bytearray(1 << 62)
+            raise OutOfMemory(f"{len(items)} rows", needed_bytes=len(items), free_bytes=1, hint="fewer")
         return super().forward(items, step)
 
 

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import msgspec
 import psutil
 
-from model_compose.drivers.contract import LoadOptions, Outcome
+from model_compose.drivers.contract import LoadOptions, LoadProgress, Outcome
 from model_compose.errors import ModelComposeError
 from model_compose.runtime.call import Call, Decoders
 from model_compose.runtime.messages import PROTOCOL, Load
-from model_compose.runtime.model import ModelPlan, State
+from model_compose.runtime.model import LoadStage, ModelPlan, State
 from model_compose.runtime.pool import ModelPool, ModelSetup, ModelStatus, Prepared
 from model_compose.tasks.generation import Completions, TextDelta
 from model_compose.tasks.text_embedding.spec import Embedding, TextEmbedding
@@ -42,7 +42,7 @@ def echo(
     embedded: bool = False,
     implementation: str | None = None,
     load_timeout_s: float | None = None,
-    prepare: Callable[[], None] | None = None,
+    prepare: Callable[[LoadProgress], None] | None = None,
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> ModelSetup:
@@ -57,9 +57,9 @@ def echo(
         ),
     )
 
-    async def prepared() -> Prepared:
+    async def prepared(progress: LoadProgress) -> Prepared:
         if prepare is not None:
-            prepare()
+            await asyncio.to_thread(prepare, progress)
         return Prepared(load, environment or {}, {"host": size} if size else {})
 
     return ModelSetup(
@@ -77,12 +77,16 @@ class Seen:
     def __init__(self) -> None:
         self.calls: list[tuple[Call, ModelComposeError | None]] = []
         self.states: list[tuple[str, State]] = []
+        self.stages: list[tuple[str, LoadStage]] = []
 
     def ended(self, call: Call, error: ModelComposeError | None) -> None:
         self.calls.append((call, error))
 
     def changed(self, model: str, state: State) -> None:
         self.states.append((model, state))
+
+    def loading(self, model: str, stage: LoadStage) -> None:
+        self.stages.append((model, stage))
 
 
 class Models:

@@ -11,7 +11,7 @@ import pytest
 from tests.runtime.pools import Models, echo, eventually, files, running, settled
 
 from model_compose.drivers.contract import Outcome
-from model_compose.errors import Cancelled, EngineError, ModelComposeError
+from model_compose.errors import Cancelled, EngineError, InvalidInput, ModelComposeError, OutOfMemory
 from model_compose.runtime.call import Call
 
 STEPS = "tests.runtime.odd_models:Steps"
@@ -37,11 +37,17 @@ async def blocked(models: Models, folder: Path) -> tuple[Call, Path]:
     return call, go
 
 
+async def prepared(models: Models) -> None:
+    """Wait until the calls so far are prepared: the one behind them is, and that ends it."""
+    with pytest.raises(InvalidInput):
+        await models.embed("refused").outcome()
+
+
 async def test_rows_of_several_calls_are_computed_together(tmp_path: Path) -> None:
     async with running(steps()) as models:
         first, go = await blocked(models, tmp_path)
         calls = [models.embed(word) for word in ("one", "two", "three")]
-        await asyncio.sleep(0.05)  # they are prepared while the device is busy
+        await prepared(models)
         go.touch()
         ends = await settled([first, *calls])
         assert rows(ends[0]) == [1.0]
@@ -85,6 +91,56 @@ async def test_a_forward_pass_that_goes_wrong_fails_its_rows_and_the_next_one_wo
         with pytest.raises(EngineError, match=reason):
             await models.embed(text).outcome()
         assert rows(await models.embed("fine").outcome()) == [1.0]
+
+
+# Out of memory
+
+
+def hungry(**options: Any) -> Any:
+    return echo(kind="embed", implementation="tests.runtime.odd_models:Hungry", embedded=True, **options)
+
+
+@pytest.mark.parametrize("error", ["ours", "python"])
+async def test_a_batch_that_memory_does_not_suffice_for_is_computed_in_halves(error: str) -> None:
+    async with running(hungry(most=4, error=error)) as models:
+        assert rows(await models.embed("a b c d e f g").outcome()) == [4.0] * 4 + [3.0] * 3
+
+
+async def test_a_half_that_is_still_too_much_ends_its_rows_and_is_not_cut_again() -> None:
+    async with running(hungry(most=1)) as models:
+        with pytest.raises(OutOfMemory, match="2 rows") as caught:
+            await models.embed("a b c d").outcome()
+        assert caught.value.needed_bytes == 2
+        assert rows(await models.embed("a").outcome()) == [1.0]
+        assert models.status().state == "ready"
+
+
+async def test_only_the_half_with_the_row_that_is_too_large_fails(tmp_path: Path) -> None:
+    async with running(hungry(most=8)) as models:
+        first, go = await blocked(models, tmp_path)
+        calls = [models.embed(word) for word in ("huge", "a", "b", "c")]
+        await prepared(models)
+        go.touch()
+        _, *ends = await settled([first, *calls])
+        assert [type(end) for end in ends] == [OutOfMemory, OutOfMemory, Outcome, Outcome]
+        assert [rows(end) for end in ends[2:]] == [[2.0], [2.0]]
+
+
+async def test_a_row_of_which_something_was_seen_is_not_computed_again(tmp_path: Path) -> None:
+    async with running(hungry(most=3)) as models:
+        first, go = await blocked(models, tmp_path)
+        calls = [models.embed(word) for word in ("a", "streams", "b", "c")]
+        await prepared(models)
+        go.touch()
+        _, *ends = await settled([first, *calls])
+        assert isinstance(ends.pop(1), OutOfMemory)
+        assert [rows(end) for end in ends] == [[2.0], [2.0], [1.0]]
+
+
+async def test_a_row_alone_that_is_too_large_is_told_so() -> None:
+    async with running(hungry(most=8)) as models:
+        with pytest.raises(OutOfMemory, match="1 rows"):
+            await models.embed("huge").outcome()
 
 
 async def test_a_running_row_hears_that_its_caller_left(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import psutil
 import pytest
 from tests.runtime.pools import Models, alive, echo, eventually, files, gone, running, settled
 
-from model_compose.drivers.contract import Outcome
+from model_compose.drivers.contract import LoadProgress, Outcome
 from model_compose.errors import (
     Cancelled,
     EngineError,
     ModelUnavailable,
+    OutOfMemory,
     SourceNotFound,
     SourceOffline,
     WorkerDied,
@@ -155,7 +156,7 @@ async def test_a_worker_that_dies_while_it_loads_is_tried_again_and_then_given_u
 
 
 async def test_a_load_failure_keeps_its_reason_and_its_hint() -> None:
-    async with running(echo(implementation=f"{ODD}:OutOfMemory")) as models:
+    async with running(echo(implementation=f"{ODD}:TooLarge")) as models:
         with pytest.raises(ModelUnavailable, match="4 GiB do not fit") as raised:
             await models.answer("hello")
         assert raised.value.hint == "take a smaller one"
@@ -204,7 +205,7 @@ async def test_a_load_that_takes_too_long_has_failed(tmp_path: Path) -> None:
 
 
 async def test_weights_that_cannot_be_had_fail_the_model() -> None:
-    def prepare() -> None:
+    def prepare(_: LoadProgress) -> None:
         raise SourceNotFound("there is no such file")
 
     async with running(echo(prepare=prepare)) as models:
@@ -213,7 +214,7 @@ async def test_weights_that_cannot_be_had_fail_the_model() -> None:
 
 
 async def test_a_bug_while_preparing_fails_the_model_and_says_what_it_was() -> None:
-    def prepare() -> None:
+    def prepare(_: LoadProgress) -> None:
         raise ZeroDivisionError("oops")
 
     async with running(echo(prepare=prepare)) as models:
@@ -225,7 +226,7 @@ async def test_a_network_that_comes_back_is_enough(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("model_compose.runtime.scheduler.FIRST_BACKOFF_S", 0.01)
     tries = []
 
-    def prepare() -> None:
+    def prepare(_: LoadProgress) -> None:
         tries.append(True)
         if len(tries) < 3:
             raise SourceOffline("no network")
@@ -254,6 +255,7 @@ async def test_a_worker_that_cannot_be_started_fails_the_model() -> None:
         ("what no message can hold", "cannot be sent"),
         ("what no completion is", "no result of this task"),
         ("a cancellation of its own", "CancelledError"),
+        ("more memory than there is", "out of memory"),
     ],
 )
 async def test_nonsense_from_an_engine_fails_that_call_alone(prompt: str, reason: str) -> None:
@@ -262,6 +264,17 @@ async def test_nonsense_from_an_engine_fails_that_call_alone(prompt: str, reason
         with pytest.raises(EngineError, match=reason):
             await models.answer(prompt)
         assert await models.answer("fine") == "fine"
+        assert models.worker().pid == worker.pid
+
+
+async def test_a_worker_that_runs_out_of_memory_goes_on() -> None:
+    async with running(echo(kind="embed", implementation=f"{ODD}:Hungry", most=2)) as models:
+        worker = await models.load()
+        with pytest.raises(OutOfMemory, match="4 rows") as caught:
+            await models.embed("a b c d e f g h").outcome()
+        assert (caught.value.needed_bytes, caught.value.free_bytes, caught.value.hint) == (4, 1, "fewer")
+        assert (await models.embed("a b c").outcome()).result.embedding == [2.0, 2.0, 1.0]
+        assert models.status().state == "ready"
         assert models.worker().pid == worker.pid
 
 

@@ -154,8 +154,8 @@ async def test_a_thousand_calls_at_once_each_end_with_an_answer_or_overloaded() 
 
 
 async def test_a_restart_gives_a_new_process_with_fresh_weights() -> None:
-    prepared = []
-    async with running(echo(prepare=lambda: prepared.append(True))) as models:
+    prepared: list[bool] = []
+    async with running(echo(prepare=lambda _: prepared.append(True))) as models:
         before = await models.load()
         models.pool.release("echo", stay=False)
         models.pool.want("echo")
@@ -256,6 +256,25 @@ async def test_one_bad_row_fails_alone() -> None:
         assert isinstance(ends[3], InvalidInput)
         assert ends[3].field == "text"
         assert all(isinstance(ends[i], Outcome) for i in (0, 1, 4))
+
+
+async def test_a_model_says_what_it_takes_of_memory_that_its_process_does_not_show() -> None:
+    setup = echo(implementation="tests.runtime.odd_models:Measurer", size=1 << 60)
+    async with running(setup) as models:
+        await models.load()
+        memory = models.status().memory
+        assert memory["cuda:0"] == 3 << 30
+        assert 1 << 20 < memory["host"] < 1 << 40
+
+
+async def test_what_an_embedded_model_takes_is_not_what_its_process_takes() -> None:
+    measurer = echo("b", implementation="tests.runtime.odd_models:Measurer", size=5, embedded=True)
+    async with running(echo("a", embedded=True), measurer) as models:
+        for name in "ab":
+            models.pool.want(name)
+            await models.state(name, "ready")
+        assert models.status("a").memory == {}
+        assert models.status("b").memory == {"host": 5, "cuda:0": 3 << 30}
 
 
 async def test_an_embedded_model_answers_streams_and_lets_go() -> None:

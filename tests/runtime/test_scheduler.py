@@ -181,11 +181,26 @@ def test_an_estimate_gives_way_to_what_is_measured() -> None:
     assert set(place.workers) == {"a", "b"}
 
 
-def test_a_declared_size_counts_before_an_estimated_one() -> None:
-    s = Scheduler([plan("a", 3)])
-    s.on(Submit(1, "a"), 0)
-    s.on(Fetched("a", {"host": 100}), 0)
-    assert s.size("a") == {"host": 3}
+def test_what_is_known_of_the_weights_on_disk_counts_before_what_was_planned() -> None:
+    s = Scheduler([plan("a", 3), plan("b", 3)])
+    for name, size in (("a", {"cuda:0": 100}), ("b", {})):
+        s.on(Want(name), 0)
+        s.on(Fetched(name, size), 0)
+    assert s.size("a") == {"cuda:0": 100}
+    assert s.size("b") == {"host": 3}
+
+
+def test_of_a_pool_that_is_not_measured_what_was_declared_stands() -> None:
+    a = ModelPlan("a", {"cuda:0": 6}, preload=False)
+    b = ModelPlan("b", {"cuda:0": 5}, preload=False)
+    place = World([a, b], {"host": 8, "cuda:0": 8}, sizes={"a": {"host": 1}, "b": {"host": 1, "cuda:0": 4}})
+    answered(place, "a")
+    assert place.scheduler.size("a") == {"cuda:0": 6, "host": 1}
+    place.grows("a", {"host": 2})
+    assert place.scheduler.size("a") == {"cuda:0": 6, "host": 2}
+    answered(place, "b")
+    assert place.scheduler.size("b") == {"cuda:0": 4, "host": 1}
+    assert set(place.workers) == {"b"}, "both did not fit on the GPU"
 
 
 # Memory that turns out to be more

@@ -1,23 +1,30 @@
-"""chat-completion: what makes a conversation, and llama.cpp's answers in one."""
+"""chat-completion: what makes a conversation, and what every engine answers in one."""
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from tests import models
-from tests.engines import Collector, load_options, running
+from tests.engines import Collector, Engine, load_options, running, unseen
 
 from model_compose.drivers.contract import LoadOptions
 from model_compose.errors import InvalidInput, RequestTooLong
+from model_compose.tasks.chat_completion import tool_calls
 from model_compose.tasks.chat_completion.llamacpp import Chat
 from model_compose.tasks.chat_completion.spec import ChatCompletion, Message, normalise
 from model_compose.tasks.generation import JsonSchema, ResponseFormat
 
 
+@pytest.fixture(params=["llamacpp", "huggingface"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return Engine(request.param, "chat-completion")
+
+
 def options(**more: Any) -> LoadOptions:
-    return load_options(models.tiny_chat(), "chat-completion", **{"batch_size": 4, **more})
+    return Engine("llamacpp", "chat-completion").options(**more)
 
 
 def request(*contents: str, **more: Any) -> ChatCompletion:
@@ -61,9 +68,9 @@ def test_parts_that_are_no_text_are_refused_by_their_place() -> None:
 # Answers
 
 
-async def test_the_answer_is_the_assistants_text_alone() -> None:
+async def test_the_answer_is_the_assistants_text_alone(engine: Engine) -> None:
     sink = Collector()
-    async with running(Chat(), options()) as run:
+    async with running(engine.make(), engine.options()) as run:
         outcome = await run(request("salve"), sink)
     assert "salve" not in outcome.result.text
     assert "im_start" not in outcome.result.text
@@ -71,11 +78,18 @@ async def test_the_answer_is_the_assistants_text_alone() -> None:
     assert "".join(chunk.text for chunk in sink.chunks) == outcome.result.text
 
 
-async def test_the_template_of_the_component_replaces_that_of_the_file() -> None:
-    async with running(Chat(), options()) as run:
+async def test_warming_up_computes_before_the_first_request(engine: Engine) -> None:
+    model = engine.make()
+    await model.load(engine.options(warmup=True), unseen)
+    assert model.metrics()["generation_tokens_total"] > 0
+    await model.close()
+
+
+async def test_the_template_of_the_component_replaces_that_of_the_file(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         own = (await run(request("salve"))).usage.prompt_tokens
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    async with running(Chat(), options(options={"chat_template": template})) as run:
+    async with running(engine.make(), engine.options(options={"chat_template": template})) as run:
         bare = (await run(request("salve"))).usage.prompt_tokens
     assert bare < own
 
@@ -88,6 +102,14 @@ async def test_a_template_reaches_no_python() -> None:
         async with running(Chat(), options(options={"chat_template": each})) as run:
             counts.append((await run(request("salve"))).usage.prompt_tokens)
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("prying", ["{{ ''.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}"])
+async def test_a_template_that_reaches_for_python_is_refused_by_the_sandbox(prying: str) -> None:
+    engine = Engine("huggingface", "chat-completion")
+    async with running(engine.make(), engine.options(options={"chat_template": prying})) as run:
+        with pytest.raises(InvalidInput, match="unsafe"):
+            await run(request("salve"))
 
 
 async def test_a_json_schema_forces_the_answer() -> None:
@@ -103,14 +125,14 @@ async def test_a_json_schema_forces_the_answer() -> None:
     assert json.loads(outcome.result.text)["a"] in ("x", "y")
 
 
-async def test_log_probabilities_are_given() -> None:
-    async with running(Chat(), options()) as run:
+async def test_log_probabilities_are_given(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         outcome = await run(request("salve", logprobs=1, max_output_length=2))
     assert len(outcome.result.logprobs) == 2
 
 
-async def test_log_probabilities_may_come_without_rivals() -> None:
-    async with running(Chat(), options()) as run:
+async def test_log_probabilities_may_come_without_rivals(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         outcome = await run(request("salve", logprobs=0, max_output_length=2))
     assert [entry["top_logprobs"] for entry in outcome.result.logprobs] == [[], []]
 
@@ -125,15 +147,15 @@ TOOLS_TEMPLATE = (
 )
 
 
-async def test_tools_that_the_model_would_never_see_are_refused() -> None:
-    async with running(Chat(), options()) as run:
+async def test_tools_that_the_model_would_never_see_are_refused(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         with pytest.raises(InvalidInput, match="no place for tools") as caught:
             await run(request("salve", tools=[TOOL]))
     assert caught.value.field == "tools"
 
 
-async def test_tools_are_taken_by_a_template_that_shows_them_and_must_be_tools() -> None:
-    async with running(Chat(), options(options={"chat_template": TOOLS_TEMPLATE})) as run:
+async def test_tools_are_taken_by_a_template_that_shows_them_and_must_be_tools(engine: Engine) -> None:
+    async with running(engine.make(), engine.options(options={"chat_template": TOOLS_TEMPLATE})) as run:
         outcome = await run(request("salve", tools=[TOOL], max_output_length=2))
         with pytest.raises(InvalidInput) as caught:
             await run(request("salve", tools=[{"name": "sing"}]))
@@ -146,8 +168,8 @@ def test_a_choice_among_no_tools_is_refused() -> None:
         normalise({"messages": "salve", "tool_choice": "required"})
 
 
-async def test_a_conversation_that_does_not_fit_is_refused_with_both_numbers() -> None:
-    async with running(Chat(), options(options={"context_length": 256})) as run:
+async def test_a_conversation_that_does_not_fit_is_refused_with_both_numbers(engine: Engine) -> None:
+    async with running(engine.make(), engine.options(context_length=256)) as run:
         with pytest.raises(RequestTooLong) as caught:
             await run(request("salve " * 500))
     assert caught.value.limit == 256
@@ -168,6 +190,73 @@ async def test_truncate_forgets_the_oldest_messages_but_not_the_systems() -> Non
     assert kept[-1] == asked.messages[-1]
     assert len(kept) < len(asked.messages)
     assert outcome.usage.prompt_tokens <= 240
+
+
+async def test_truncate_keeps_the_end_of_a_conversation_and_its_system_message() -> None:
+    engine = Engine("huggingface", "chat-completion")
+    model = engine.make()
+    turns = [f"salve {i} " * 8 for i in range(7)]
+    messages = [Message(role="system", content="be brief"), *request(*turns).messages]
+    asked = ChatCompletion(messages=messages, temperature=0.0, truncate=True, max_output_length=16)
+    async with running(model, engine.options(context_length=256)) as run:
+        text = model.tokenizer.decode(model.prompt(asked))
+        outcome = await run(asked)
+    assert "be brief" in text
+    assert "salve 6" in text
+    assert "salve 0" not in text
+    assert outcome.usage.prompt_tokens <= 240
+
+
+async def test_a_template_that_refuses_the_conversation_says_why() -> None:
+    engine = Engine("huggingface", "chat-completion")
+    template = "{{ raise_exception('roles must alternate') }}"
+    async with running(engine.make(), engine.options(options={"chat_template": template})) as run:
+        with pytest.raises(InvalidInput, match="roles must alternate") as caught:
+            await run(request("salve"))
+    assert caught.value.field == "messages"
+
+
+async def test_a_call_of_a_tool_cannot_be_forced_by_transformers() -> None:
+    engine = Engine("huggingface", "chat-completion")
+    async with running(engine.make(), engine.options(options={"chat_template": TOOLS_TEMPLATE})) as run:
+        with pytest.raises(InvalidInput, match="cannot force") as caught:
+            await run(request("salve", tools=[TOOL], tool_choice="required"))
+    assert caught.value.field == "tool_choice"
+
+
+# Calls of tools
+
+
+CALL = '<tool_call>\n{"name": "sing", "arguments": {"song": "Dies irae"}}\n</tool_call>'
+
+
+def test_calls_are_told_from_the_text_around_them() -> None:
+    text, calls = tool_calls.split(f"I sing. {CALL}\n{CALL}")
+    assert text == "I sing."
+    assert [call["function"]["name"] for call in calls] == ["sing", "sing"]
+    assert json.loads(calls[1]["function"]["arguments"]) == {"song": "Dies irae"}
+    assert [call["index"] for call in calls] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["just text", "<tool_call> no JSON </tool_call>", '<tool_call>["a list"]</tool_call>', "<tool_call>{"],
+)
+def test_what_is_no_call_stays_text(text: str) -> None:
+    assert tool_calls.split(text) == (text, [])
+
+
+def test_the_last_call_may_lack_its_end() -> None:
+    assert tool_calls.split(CALL.removesuffix("</tool_call>"))[1] != []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [(f"I sing. {CALL}", "I sing. "), ("a < b and a <tool", "a < b and a "), ("a", "a")]
+)
+def test_while_it_comes_only_what_is_certainly_text_is_shown(text: str, shown: str) -> None:
+    pieces = [tool_calls.text_before(text[:end]) for end in range(len(text) + 1)]
+    assert all(later.startswith(piece) for piece, later in pairwise(pieces))
+    assert pieces[-1] == shown
 
 
 @pytest.mark.model

@@ -1,4 +1,4 @@
-"""text-generation by llama.cpp, on a toy that loads in milliseconds. See scripts/tiny_gguf.py."""
+"""text-generation by every engine that does it, on a toy. See scripts/tiny_gguf.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests import models
-from tests.engines import Collector, idle, load_options, running, slots
+from tests.engines import Collector, Engine, idle, running, slots, unseen
 
 from model_compose.drivers.contract import LoadOptions
 from model_compose.errors import Cancelled, InvalidInput, RequestTooLong
@@ -23,16 +22,21 @@ ANSWER_TOKENS = 25
 ENDLESS = "a long"
 
 
+@pytest.fixture(params=["llamacpp", "huggingface"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return Engine(request.param, "text-generation")
+
+
 def options(**more: Any) -> LoadOptions:
-    return load_options(models.tiny_chat(), "text-generation", **{"batch_size": 4, **more})
+    return Engine("llamacpp", "text-generation").options(**more)
 
 
 def request(prompt: str = "salve", **more: Any) -> TextGeneration:
     return TextGeneration(prompt=prompt, **{"temperature": 0.0, **more})
 
 
-async def test_the_answer_is_the_completion_alone_with_its_cost_and_reason() -> None:
-    async with running(Generator(), options()) as run:
+async def test_the_answer_is_the_completion_alone_with_its_cost_and_reason(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         outcome = await run(request("salve"))
     assert "salve" not in outcome.result.text
     assert len(outcome.result.text.split()) == ANSWER_TOKENS - 1
@@ -42,25 +46,25 @@ async def test_the_answer_is_the_completion_alone_with_its_cost_and_reason() -> 
     assert outcome.usage == outcome.result.usage
 
 
-async def test_a_stream_is_the_same_text_in_pieces() -> None:
+async def test_a_stream_is_the_same_text_in_pieces(engine: Engine) -> None:
     sink = Collector()
-    async with running(Generator(), options()) as run:
+    async with running(engine.make(), engine.options()) as run:
         whole = await run(request())
         streamed = await run(request(), sink)
     assert len(sink.chunks) >= ANSWER_TOKENS - 1
     assert "".join(chunk.text for chunk in sink.chunks) == whole.result.text == streamed.result.text
 
 
-async def test_max_output_length_ends_the_answer_and_says_so() -> None:
-    async with running(Generator(), options()) as run:
+async def test_max_output_length_ends_the_answer_and_says_so(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         outcome = await run(request(max_output_length=5))
     assert outcome.usage.completion_tokens == 5
     assert outcome.finish_reason == "length"
 
 
 @pytest.mark.parametrize("stop", ["{word}", ("never there",)])
-async def test_a_stop_sequence_ends_the_answer_and_is_not_part_of_it(stop: Any) -> None:
-    async with running(Generator(), options()) as run:
+async def test_a_stop_sequence_ends_the_answer_and_is_not_part_of_it(engine: Engine, stop: Any) -> None:
+    async with running(engine.make(), engine.options()) as run:
         words = (await run(request())).result.text.split()
         last = max(words.index(word) for word in words)  # the latest word that did not occur before
         stops = stop.format(word=words[last]) if isinstance(stop, str) else (stop[0], words[last])
@@ -70,26 +74,28 @@ async def test_a_stop_sequence_ends_the_answer_and_is_not_part_of_it(stop: Any) 
     assert outcome.finish_reason == "stop"
 
 
-async def test_the_same_seed_gives_the_same_answer_and_another_seed_another() -> None:
-    async with running(Generator(), options()) as run:
+async def test_the_same_seed_gives_the_same_answer_and_another_seed_another(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         texts = [
             (await run(request(temperature=1.5, top_k=0, top_p=1.0, seed=s))).result.text for s in (1, 1, 2)
         ]
     assert texts[0] == texts[1] != texts[2]
 
 
-async def test_the_largest_seed_gives_the_same_answers_for_several_sequences_too() -> None:
+async def test_the_largest_seed_gives_the_same_answers_for_several_sequences_too(engine: Engine) -> None:
     more: dict[str, Any] = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "num_return_sequences": 3}
     more["seed"] = 2**32 - 2
-    async with running(Generator(), options()) as run:
+    async with running(engine.make(), engine.options()) as run:
         first, second = [[c.text for c in (await run(request(**more))).result] for _ in range(2)]
     assert first == second
 
 
 @pytest.mark.parametrize("more", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
-async def test_a_filter_that_leaves_one_token_is_greedy_however_hot(more: dict[str, Any]) -> None:
+async def test_a_filter_that_leaves_one_token_is_greedy_however_hot(
+    engine: Engine, more: dict[str, Any]
+) -> None:
     hot: dict[str, Any] = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "seed": 1}
-    async with running(Generator(), options()) as run:
+    async with running(engine.make(), engine.options()) as run:
         greedy = await run(request())
         free = await run(request(**hot))
         filtered = await run(request(**{**hot, **more}))
@@ -97,22 +103,22 @@ async def test_a_filter_that_leaves_one_token_is_greedy_however_hot(more: dict[s
 
 
 @pytest.mark.parametrize("more", [{"do_sample": False, "temperature": 2.0}, {"temperature": 1e-38}])
-async def test_greedy_is_asked_for_in_several_ways(more: dict[str, Any]) -> None:
-    async with running(Generator(), options()) as run:
+async def test_greedy_is_asked_for_in_several_ways(engine: Engine, more: dict[str, Any]) -> None:
+    async with running(engine.make(), engine.options()) as run:
         greedy = await run(request())
         outcome = await run(request(**more, seed=5))
     assert outcome.result.text == greedy.result.text
 
 
-async def test_callers_share_the_engine_without_changing_each_others_answers() -> None:
-    async with running(Generator(), options()) as run:
+async def test_callers_share_the_engine_without_changing_each_others_answers(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         alone = [(await run(request(f"salve {i}"))).result.text for i in range(4)]
         together = await asyncio.gather(*(run(request(f"salve {i}")) for i in range(4)))
     assert [outcome.result.text for outcome in together] == alone
 
 
-async def test_several_sequences_are_a_list_and_all_are_counted() -> None:
-    async with running(Generator(), options()) as run:
+async def test_several_sequences_are_a_list_and_all_are_counted(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         outcome = await run(request(num_return_sequences=3, temperature=1.5, seed=1, max_output_length=6))
     texts = [completion.text for completion in outcome.result]
     assert len(texts) == 3
@@ -120,36 +126,36 @@ async def test_several_sequences_are_a_list_and_all_are_counted() -> None:
     assert outcome.usage.completion_tokens == sum(c.usage.completion_tokens for c in outcome.result)
 
 
-async def test_several_sequences_of_greedy_decoding_are_refused() -> None:
-    async with running(Generator(), options()) as run:
+async def test_several_sequences_of_greedy_decoding_are_refused(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         with pytest.raises(InvalidInput, match="would all be the same") as caught:
             await run(request(num_return_sequences=2))
     assert caught.value.field == "num_return_sequences"
 
 
-async def test_penalties_change_the_answer() -> None:
+async def test_penalties_change_the_answer(engine: Engine) -> None:
     penalties: list[dict[str, Any]] = [
         {"repetition_penalty": 9.0},
         {"frequency_penalty": 2.0},
         {"presence_penalty": 2.0},
     ]
-    async with running(Generator(), options()) as run:
+    async with running(engine.make(), engine.options()) as run:
         plain = (await run(request(max_output_length=20))).result.text
         changed = [(await run(request(max_output_length=20, **penalty))).result.text for penalty in penalties]
     assert all(text != plain for text in changed)
 
 
-async def test_log_probabilities_come_with_each_token_and_its_rivals() -> None:
+async def test_log_probabilities_come_with_each_token_and_its_rivals(engine: Engine) -> None:
     sink = Collector()
-    async with running(Generator(), options()) as run:
+    async with running(engine.make(), engine.options()) as run:
         outcome = await run(request(logprobs=2, max_output_length=3), sink)
     assert len(outcome.result.logprobs) == 3
     assert all(entry["logprob"] <= 0 and len(entry["top_logprobs"]) == 2 for entry in outcome.result.logprobs)
     assert [entry for chunk in sink.chunks for entry in chunk.logprobs or ()] == outcome.result.logprobs
 
 
-async def test_log_probabilities_may_come_without_rivals() -> None:
-    async with running(Generator(), options()) as run:
+async def test_log_probabilities_may_come_without_rivals(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         outcome = await run(request(logprobs=0, max_output_length=3))
     assert [entry["top_logprobs"] for entry in outcome.result.logprobs] == [[], [], []]
 
@@ -184,8 +190,8 @@ async def test_a_wrong_json_schema_is_the_callers_mistake() -> None:
 # Length
 
 
-async def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers() -> None:
-    async with running(Generator(), options(options={"context_length": 256})) as run:
+async def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(engine: Engine) -> None:
+    async with running(engine.make(), engine.options(context_length=256)) as run:
         with pytest.raises(RequestTooLong) as caught:
             await run(request("salve " * 500))
     assert caught.value.limit == 256
@@ -194,16 +200,16 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers() -> None
     assert "256" in str(caught.value)
 
 
-async def test_max_input_length_is_a_limit_with_both_numbers() -> None:
-    async with running(Generator(), options()) as run:
+async def test_max_input_length_is_a_limit_with_both_numbers(engine: Engine) -> None:
+    async with running(engine.make(), engine.options()) as run:
         with pytest.raises(RequestTooLong) as caught:
             await run(request("salve salve salve salve", max_input_length=3))
         assert (await run(request("salve", max_input_length=100))).finish_reason == "stop"
     assert caught.value.limit == 3
 
 
-async def test_truncate_keeps_the_end_of_a_prompt() -> None:
-    async with running(Generator(), options(options={"context_length": 256})) as run:
+async def test_truncate_keeps_the_end_of_a_prompt(engine: Engine) -> None:
+    async with running(engine.make(), engine.options(context_length=256)) as run:
         outcome = await run(request("salve " * 500, truncate=True, max_output_length=4))
         short = await run(
             request("salve salve salve", truncate=True, max_input_length=4, max_output_length=2)
@@ -212,8 +218,8 @@ async def test_truncate_keeps_the_end_of_a_prompt() -> None:
     assert short.usage.prompt_tokens == 4
 
 
-async def test_an_output_ends_where_the_context_ends() -> None:
-    async with running(Generator(), options(options={"context_length": 256})) as run:
+async def test_an_output_ends_where_the_context_ends(engine: Engine) -> None:
+    async with running(engine.make(), engine.options(context_length=256)) as run:
         outcome = await run(request(ENDLESS, max_output_length=32_768))
     assert outcome.finish_reason == "length"
     assert outcome.usage.prompt_tokens + outcome.usage.completion_tokens <= 257
@@ -223,9 +229,9 @@ async def test_an_output_ends_where_the_context_ends() -> None:
 
 
 @pytest.mark.parametrize("warmup", [True, False])
-async def test_warming_up_computes_before_the_first_request(warmup: bool) -> None:
-    model = Generator()
-    await model.load(options(warmup=warmup))
+async def test_warming_up_computes_before_the_first_request(engine: Engine, warmup: bool) -> None:
+    model = engine.make()
+    await model.load(engine.options(warmup=warmup), unseen)
     computed = model.metrics()["generation_tokens_total"]
     await model.close()
     assert (computed > 0) == warmup
@@ -260,25 +266,25 @@ async def test_a_caller_who_leaves_while_the_prompt_is_computed_frees_the_slot()
 # Adapters
 
 
-ADAPTERS = {"arr": (models.tiny_lora("arr"), 1.0), "ahoy": (models.tiny_lora("ahoy"), 0.0)}
+ADAPTERS = {"arr": ("arr", 1.0), "ahoy": ("ahoy", 0.0)}
 
 
-async def test_the_weights_of_the_component_hold_unless_the_request_names_its_own() -> None:
-    async with running(Generator(), options(adapters=ADAPTERS)) as run:
+async def test_the_weights_of_the_component_hold_unless_the_request_names_its_own(engine: Engine) -> None:
+    async with running(engine.make(), engine.options(adapters=ADAPTERS)) as run:
         texts = {
             name: (await run(request(adapters=blend, max_output_length=4))).result.text
             for name, blend in {"file": None, "ahoy": {"ahoy": 1.0}, "none": {}, "zero": {"arr": 0.0}}.items()
         }
-    async with running(Generator(), options()) as run:
+    async with running(engine.make(), engine.options()) as run:
         base = (await run(request(max_output_length=4))).result.text
     assert set(texts["file"].split()) == {"arr"}
     assert set(texts["ahoy"].split()) == {"ahoy"}
     assert texts["none"] == texts["zero"] == base
 
 
-async def test_blends_of_callers_do_not_mix() -> None:
+async def test_blends_of_callers_do_not_mix(engine: Engine) -> None:
     blends = [{"arr": 1.0}, {"ahoy": 1.0}, {}] * 4
-    async with running(Generator(), options(adapters=ADAPTERS)) as run:
+    async with running(engine.make(), engine.options(adapters=ADAPTERS)) as run:
         outcomes = await asyncio.gather(*(run(request(adapters=b, max_output_length=6)) for b in blends))
     words = [set(outcome.result.text.split()) for outcome in outcomes]
     assert words[0::3] == [{"arr"}] * 4
@@ -286,15 +292,15 @@ async def test_blends_of_callers_do_not_mix() -> None:
     assert all(not each & {"arr", "ahoy"} for each in words[2::3])
 
 
-async def test_an_unknown_adapter_is_refused_with_the_known_ones() -> None:
-    async with running(Generator(), options(adapters=ADAPTERS)) as run:
+async def test_an_unknown_adapter_is_refused_with_the_known_ones(engine: Engine) -> None:
+    async with running(engine.make(), engine.options(adapters=ADAPTERS)) as run:
         with pytest.raises(InvalidInput, match="no adapter `avast`; there are: `arr`, `ahoy`"):
             await run(request(adapters={"avast": 1.0}))
 
 
-async def test_the_metrics_of_the_engine_count_tokens() -> None:
-    model = Generator()
-    async with running(model, options()) as run:
+async def test_the_metrics_of_the_engine_count_tokens(engine: Engine) -> None:
+    model = engine.make()
+    async with running(model, engine.options()) as run:
         await run(request())
         metrics = model.metrics()
     assert metrics["generation_tokens_total"] >= ANSWER_TOKENS - 1

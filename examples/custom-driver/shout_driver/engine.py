@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from model_compose.drivers.contract import CancelToken, LoadOptions, ModelInfo, Outcome, Sink
+from model_compose.drivers.contract import CancelToken, LoadOptions, LoadProgress, ModelInfo, Outcome, Sink
 from model_compose.tasks.generation import Completion, TextDelta
 from model_compose.tasks.text_generation.spec import TextGeneration
 from model_compose.types import FinishReason, Usage
@@ -16,7 +16,7 @@ from shout_driver.spec import ShoutOptions
 class Shouter:
     """An `EngineModel`: it takes several requests at once, and streams."""
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         """Take the settings; a real engine loads `options.source` here."""
         self._end = "!" * msgspec.convert(options.options, ShoutOptions).exclamation_marks
         return ModelInfo(slots=4)

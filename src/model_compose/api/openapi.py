@@ -98,7 +98,7 @@ def _run(app: App) -> dict[str, Any]:
                     "text/event-stream": {"schema": {"type": "string"}},
                 },
             },
-            **_errors("400", "404", "409", "413", "422", "429", "500", "503", "504"),
+            **_errors("400", "404", "409", "413", "422", "429", "500", "503", "504", "507"),
         },
     }
 
@@ -125,7 +125,7 @@ def _schema(app: App) -> dict[str, Any]:
 
 def _task() -> dict[str, Any]:
     only = {"name": "output_only", "in": "query", "schema": {"type": "boolean"}}
-    operation = _get("A task.", _ref("Task"), "404", "409", "500", "503")
+    operation = _get("A task.", _ref("Task"), "404", "409", "500", "503", "507")
     operation["responses"]["202"] = {"description": "Not finished yet (with `output_only`)."}
     return {**operation, "parameters": [_path("task_id"), only]}
 

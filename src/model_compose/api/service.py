@@ -90,12 +90,12 @@ class ServiceRoutes:
         """`GET /readyz`: a line for each component."""
         ready = self._app.ready()
         lines = []
-        for model in self._app.models:
+        for model, status in zip(self._app.models, self._app.status(), strict=True):
             word = "ok" if self._app.component_ready(model) else "not ready"
-            lines.append(f"{word} {model.name}: {self._app.pool.state(model.name)}")
+            lines.append(f"{word} {model.name}: {status}")
         lines.append("ready" if ready else "draining" if self._app.draining else "not ready")
-        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return PlainTextResponse("\n".join(lines) + "\n", status)
+        code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return PlainTextResponse("\n".join(lines) + "\n", code)
 
     async def metrics(self, request: Request) -> Response:
         """`GET /metrics`"""

@@ -28,6 +28,7 @@ _STATUS: Final[dict[type[errors.ModelComposeError], HTTPStatus]] = {
     errors.ModelLoadError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ModelUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.WorkerDied: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.OutOfMemory: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.ServiceError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

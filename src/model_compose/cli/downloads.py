@@ -1,7 +1,7 @@
-"""How does somebody see how far downloads are?
+"""How does somebody see how far downloads and loads are?
 
-As bars on a terminal, and as a line now and then everywhere else. Downloads report from threads of
-their own.
+Downloads as bars on a terminal, and as a line now and then everywhere else; loads, which are shorter, as
+lines. Downloads report from threads of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import IO, Any, Final
 
 from model_compose.cli.terminal import is_live, span
+from model_compose.runtime.model import LoadStage
 from model_compose.sources.disk import size_text
 from model_compose.sources.progress import Progress
 
@@ -156,6 +157,31 @@ class _Lines:
     def finish(self) -> None:
         if self._there == self._total:
             self._say(self._component, f"downloaded `{self._label}` in {span(self._clock() - self._began)}")
+
+
+class Stages:
+    """Says each stage of a load when it begins, and how far it is when that takes long."""
+
+    def __init__(self, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
+        self._clock = clock
+        self._said: dict[str, tuple[str, float]] = {}
+
+    def __call__(self, component: str, stage: LoadStage) -> None:
+        """A load is that far."""
+        name, at = self._said.get(component, ("", 0.0))
+        now = self._clock()
+        if stage.stage != name:
+            self._say(component, f"loading {stage.stage}")
+        elif now - at >= _LINE_EVERY_S and str(stage) != name:
+            self._say(component, f"loading {stage}")
+        else:
+            return
+        self._said[component] = (stage.stage, now)
+
+    def over(self, component: str) -> None:
+        """A load has ended, well or not: the next one begins anew."""
+        self._said.pop(component, None)
 
 
 class Both:

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from model_compose.cli import log
-from model_compose.cli.downloads import shown_on
+from model_compose.cli.downloads import Stages, shown_on
 from model_compose.cli.terminal import is_live, paint, say
 from model_compose.components.streams import Stream
 from model_compose.compose.app import App, Observer
@@ -19,7 +19,7 @@ from model_compose.compose.run import Run
 from model_compose.config.schema import Project, Workflow
 from model_compose.config.spec import Catalog
 from model_compose.errors import ModelComposeError
-from model_compose.runtime.model import State
+from model_compose.runtime.model import LoadStage, State
 
 
 async def run_once(
@@ -57,10 +57,21 @@ def _needed(project: Project, workflow: Workflow) -> Project:
 class _Loading(Observer):
     """Says on a terminal what takes so long."""
 
+    def __init__(self) -> None:
+        self._stages = Stages(lambda component, text: self._say(f"{component}: {text}"))
+
     def changed(self, model: str, state: State) -> None:
         """A model has a new state."""
-        if state == "loading" and is_live(sys.stderr):
-            say(paint(f"loading {model}", "dim", sys.stderr), sys.stderr)
+        if state == "loading":
+            self._say(f"loading {model}")
+
+    def loading(self, model: str, stage: LoadStage) -> None:
+        """A model says how far its load is."""
+        self._stages(model, stage)
+
+    def _say(self, text: str) -> None:
+        if is_live(sys.stderr):
+            say(paint(text, "dim", sys.stderr), sys.stderr)
 
 
 def set_up_log(*, verbose: bool) -> None:

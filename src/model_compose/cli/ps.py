@@ -63,7 +63,7 @@ def _show(components: Sequence[ModelStatus], as_json: bool) -> None:
     start = header.index("STATE")
     for line, status in zip(lines, components, strict=True):
         # Colours come last: their codes would count as characters.
-        shown, end = fitted(line, sys.stdout), start + len(status.state)
+        shown, end = fitted(line, sys.stdout), start + len(str(status))
         say(shown[:start] + paint(shown[start:end], _COLOURS[status.state], sys.stdout) + shown[end:])
     for status in components:
         if status.error and status.state == "failed":
@@ -81,7 +81,7 @@ def _row(status: ModelStatus) -> list[str]:
     ]
     return [
         status.name,
-        status.state,
+        str(status),
         ", ".join(memory) or "-",
         str(status.active),
         str(status.waiting),

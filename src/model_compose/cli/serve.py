@@ -13,14 +13,14 @@ from pathlib import Path
 from model_compose.api.http import http_app
 from model_compose.api.metrics import Metrics
 from model_compose.api.server import Server, listen
-from model_compose.cli.downloads import Show
+from model_compose.cli.downloads import Show, Stages
 from model_compose.cli.state import Service, StateFolder, root_url
 from model_compose.compose.app import App
 from model_compose.compose.run import Run
 from model_compose.config.schema import Project
 from model_compose.config.spec import Catalog
 from model_compose.errors import ModelComposeError, Overloaded
-from model_compose.runtime.model import State
+from model_compose.runtime.model import LoadStage, State
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,10 @@ Loaded = Callable[[bool], None]
 class Watch(Metrics):
     """Measures a service, and logs what happens to its components and runs."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._stages = Stages(lambda component, text: log.info("%s", text, extra={"component": component}))
+
     def watch(self, app: App) -> None:
         """Show the states of the app's models too."""
         super().watch(app)
@@ -39,10 +43,15 @@ class Watch(Metrics):
     def changed(self, model: str, state: State) -> None:
         """A model has a new state."""
         extra = {"component": model}
+        self._stages.over(model)
         if state == "failed":
             log.error("%s", _told(self._app.pool.error(model)), extra=extra)
         else:
             log.info("%s", state, extra=extra)
+
+    def loading(self, model: str, stage: LoadStage) -> None:
+        """A model says how far its load is."""
+        self._stages(model, stage)
 
     def run_ended(self, run: Run) -> None:
         """A run ended."""

@@ -34,7 +34,7 @@ from model_compose.errors import (
 )
 from model_compose.runtime.call import Call
 from model_compose.runtime.memory import cores
-from model_compose.runtime.model import State
+from model_compose.runtime.model import LoadStage, State
 from model_compose.runtime.pool import ModelPool, ModelStatus
 from model_compose.workflows.inputs import inputs_of
 from model_compose.workflows.run import run_workflow
@@ -56,6 +56,9 @@ class Observer:
     def changed(self, model: str, state: State) -> None:
         """A model has a new state."""
         log.info("%s is %s", model, state, extra={"component": model, "state": state})
+
+    def loading(self, model: str, stage: LoadStage) -> None:
+        """A model says how far its load is."""
 
     def run_ended(self, run: Run) -> None:
         """A run ended."""

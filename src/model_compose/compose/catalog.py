@@ -31,10 +31,8 @@ _LATER: Final[Mapping[str, frozenset[str]]] = {
             *("vector-store", "workflow", "shell", "text-splitter", "image-processor"),
         )
     ),
-    "driver": frozenset(("huggingface", "unsloth", "vllm", "custom")),
-    "task": frozenset(
-        ("text-classification", "image-to-text", "image-generation", "image-upscale", "face-embedding")
-    ),
+    "driver": frozenset(("unsloth", "vllm", "custom")),
+    "task": frozenset(("image-to-text", "image-generation", "image-upscale", "face-embedding")),
 }
 
 

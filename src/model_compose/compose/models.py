@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,16 +22,16 @@ from model_compose.components.model.spec import (
 from model_compose.config.quantities import Percent
 from model_compose.config.schema import Component, Project
 from model_compose.config.spec import Catalog, DriverSpec, TaskDriver, TaskSpec
-from model_compose.drivers.contract import LoadedAdapter, LoadOptions
+from model_compose.drivers.contract import LoadedAdapter, LoadOptions, LoadProgress
 from model_compose.errors import DriverMissing
 from model_compose.runtime.call import Decoders
 from model_compose.runtime.host import named
 from model_compose.runtime.memory import installed_bytes
 from model_compose.runtime.messages import PROTOCOL, Load
 from model_compose.runtime.model import ModelPlan
-from model_compose.runtime.pool import ModelPool, ModelSetup, Prepared
+from model_compose.runtime.pool import DOWNLOADING, ModelPool, ModelSetup, Prepared
 from model_compose.sources.fetch import resolve
-from model_compose.sources.progress import Progress
+from model_compose.sources.progress import Counted, Progress
 from model_compose.sources.spec import LoadedSource, Source
 
 #: What all models may take where the file sets no `memory_limit`: the rest is for everybody else.
@@ -106,7 +106,7 @@ def setup(model: Model, project: Project, cores: int, scratch: Path, progress: S
     config = model.config
     plan = ModelPlan(
         model.name,
-        size={} if config.memory is None else {"host": config.memory},
+        size={} if config.memory is None else {_pool(config.device, {}): config.memory},
         preload=config.preload,
         keep_alive_s=None if config.keep_alive == float("inf") else config.keep_alive,
         max_queue=config.max_queue,
@@ -116,10 +116,14 @@ def setup(model: Model, project: Project, cores: int, scratch: Path, progress: S
         msgspec.msgpack.Decoder(model.task.result), msgspec.msgpack.Decoder(model.task.chunk or object)
     )
 
-    async def prepare() -> Prepared:
+    async def prepare(report: LoadProgress) -> Prepared:
         cancel = threading.Event()
+
+        def show(name: str) -> Progress:
+            return Counted(progress(name), lambda done, total: report(DOWNLOADING, done, total))
+
         try:
-            return await asyncio.to_thread(_prepare, model, project.folder, cores, scratch, progress, cancel)
+            return await asyncio.to_thread(_prepare, model, project.folder, cores, scratch, show, cancel)
         finally:
             cancel.set()  # the thread outlives a cancelled task, but not for long
 
@@ -137,10 +141,18 @@ def _prepare(
     """Get the weights, and say how large the model will be. Blocks."""
     require_drivers([model])
     loaded = fetch(model, folder, progress, cancel)
+    options = load_options(model, loaded, cores, scratch)
+    request = f"{model.task.request.__module__}:{model.task.request.__qualname__}"
+    size = _size(model.config.memory, options, model.driver)
+    return Prepared(Load(PROTOCOL, model.how.implementation, request, options), {}, size)
+
+
+def load_options(model: Model, loaded: list[LoadedSource], cores: int, scratch: Path) -> LoadOptions:
+    """What the driver is told of a model whose weights are `loaded`: its own, then its adapters'."""
     config = model.config
     source = loaded[0] if config.model is not None else None
     adapters = loaded[1:] if config.model is not None else loaded
-    options = LoadOptions(
+    return LoadOptions(
         task=model.task.name,
         source=source,
         threads=cores,
@@ -148,18 +160,40 @@ def _prepare(
         device=config.device,
         device_mode=config.device_mode,
         precision=config.precision,
-        quantization=config.quantization if isinstance(config.quantization, str) else None,
+        quantization=config.quantized,
+        architecture=config.architecture,
+        low_cpu_mem_usage=config.low_cpu_mem_usage,
+        fast_tokenizer=config.fast_tokenizer,
+        max_seq_length=config.max_seq_length,
         batch_size=config.batch_size,
         adapters=tuple(
-            LoadedAdapter(adapter_name(a, i), lora, a.weight if isinstance(a.weight, int | float) else 1.0)
+            LoadedAdapter(
+                adapter_name(a, i), lora, a.weight if isinstance(a.weight, int | float) else 1.0, a.precision
+            )
             for i, (a, lora) in enumerate(zip(config.peft_adapters, adapters, strict=True))
         ),
         warmup=config.warmup,
         options=config.options,
     )
-    request = f"{model.task.request.__module__}:{model.task.request.__qualname__}"
-    size = named(model.driver.estimate)(options) if model.driver.estimate else {}
-    return Prepared(Load(PROTOCOL, model.how.implementation, request, options), {}, size)
+
+
+def _size(declared: int | None, options: LoadOptions, driver: DriverSpec) -> dict[str, int]:
+    """Bytes by memory pool: as declared, or as the driver estimates. Empty if nobody knows."""
+    estimate: dict[str, int] = named(driver.estimate)(options) if driver.estimate else {}
+    if declared is None:
+        return estimate
+    return {_pool(options.device, estimate): declared}
+
+
+def _pool(device: str, estimate: Mapping[str, int]) -> str:
+    """The memory that a device computes in; where the driver chooses the device, it estimates that too."""
+    match device.partition(":")[0]:
+        case "auto":
+            return max(estimate, key=lambda pool: estimate[pool], default="host")
+        case "cpu" | "mps":  # on a Mac the GPU shares what there is
+            return "host"
+        case _:
+            return device if ":" in device else f"{device}:0"
 
 
 def fetch(

@@ -194,6 +194,9 @@ class DriverSpec(msgspec.Struct, frozen=True):
     tasks         tasks that it does beside those whose own specs name it: for drivers from elsewhere
     estimate      `package.module:function` of a `LoadOptions` -> bytes by memory pool
     needs_model   whether a component must name weights
+    merge         `package.module:function` of a `LoadOptions`, a folder and a `LoadProgress`: writes the
+                  model with its adapters in its weights
+    check         notes what is wrong with a component's configuration and its options together
     """
 
     name: str
@@ -207,6 +210,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     tasks: Mapping[str, TaskDriver] = {}
     estimate: str | None = None
     needs_model: bool = True
+    merge: str | None = None
+    check: Callable[[Any, Any, Report], None] | None = None
 
 
 class Report(Protocol):

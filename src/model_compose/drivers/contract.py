@@ -13,12 +13,36 @@ but msgspec and the standard library.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from model_compose.sources.spec import LoadedSource
 from model_compose.types import FinishReason, Usage
+
+#: Told while a model loads: what is done (`weights`, `warm-up`), how far it is, and of how much (0 where
+#: nobody knows). May be called from any thread, and as often as one likes.
+LoadProgress: TypeAlias = Callable[[str, int, int], None]
+
+
+class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Smaller weights: how, and what is computed with them."""
+
+    type: Annotated[
+        Literal["int8", "int4", "fp4", "nf4"], Meta(description="number format that the weights are kept in")
+    ]
+    compute_dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None,
+        Meta(description="number format to compute in; default: that of `precision`"),
+    ] = None
+    double_quant: Annotated[
+        bool, Meta(description="with `fp4` and `nf4`: quantize the scales of the weights too")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.double_quant and self.type not in ("fp4", "nf4"):
+            raise ValueError("`double_quant` goes with `fp4` and `nf4` only")
 
 
 class LoadedAdapter(msgspec.Struct, frozen=True):
@@ -27,6 +51,7 @@ class LoadedAdapter(msgspec.Struct, frozen=True):
     name: str
     source: LoadedSource
     weight: float = 1.0
+    precision: str | None = None
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +71,11 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     device_mode: str = "single"
     precision: str | None = None
-    quantization: str | None = None
+    quantization: Quantization | None = None
+    architecture: str | None = None
+    low_cpu_mem_usage: bool = False
+    fast_tokenizer: bool = True
+    max_seq_length: int | None = None
     batch_size: int | None = None
     adapters: tuple[LoadedAdapter, ...] = ()
     warmup: bool = False
@@ -58,7 +87,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     slots           requests that it takes at once; further ones wait in the gateway
     threads         CPU threads that it computes with
-    elastic         it can change that number between batches (`Step.threads`)
+    elastic         it can change that number while it is loaded (`Step.threads`, `EngineModel.lease`)
     context_length  tokens of prompt and completion that one request may have
     details         shown by `ps`: quantization, device, ...
     """
@@ -95,6 +124,10 @@ class Sink(Protocol):
     @property
     def streaming(self) -> bool:
         """Whether anybody wants chunks; without, an engine may save the work."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `emit` would return at once, because the reader is not behind."""
 
     def emit(self, chunk: Any) -> bool:
         """Pass one chunk on. Blocks while the reader is slow; False means: cancelled, stop."""
@@ -140,7 +173,7 @@ class BatchModel(Protocol):
     this one computes.
     """
 
-    def load(self, options: LoadOptions) -> ModelInfo:
+    def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         """Load weights; `slots` is ignored. Raises ModelLoadError, DriverMissing."""
 
     def prepare(self, request: Any) -> list[Item]:
@@ -150,16 +183,22 @@ class BatchModel(Protocol):
         """The most rows and the most padded cost (rows times the longest) of one forward pass."""
 
     def forward(self, items: Sequence[Item], step: Step) -> Sequence[Any]:
-        """Compute; an exception in the place of a row fails that row alone."""
+        """Compute; an exception in the place of a row fails that row alone.
+
+        Raises OutOfMemory (or MemoryError) when the batch is too much; its halves are tried then.
+        """
 
     def finish(self, request: Any, raws: Sequence[Any]) -> Outcome:
         """Turn the raw rows of one request into its result."""
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes that the model takes now, by pool (`cuda:0`). Optional: for what is not in RAM."""
 
 
 class EngineModel(Protocol):
     """An engine that batches for itself."""
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         """Load weights. Raises ModelLoadError, DriverMissing."""
 
     async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
@@ -170,3 +209,9 @@ class EngineModel(Protocol):
 
     def metrics(self) -> Mapping[str, float]:
         """Counters and gauges of the engine, by our metric names."""
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes that the model takes now, by pool (`cuda:0`). Optional: for what is not in RAM."""
+
+    async def lease(self, threads: int) -> None:
+        """Compute with this many CPU threads from now on; returns once that holds. For `elastic` ones."""

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from model_compose.drivers.contract import BatchModel, Item, ModelInfo, Outcome
-from model_compose.errors import Cancelled, EngineError
+from model_compose.errors import Cancelled, EngineError, OutOfMemory
 from model_compose.runtime.batch import Batcher, Row, Wait
 from model_compose.runtime.messages import Call, Leased, ToGateway
 
@@ -38,10 +38,25 @@ class _Step:
 
     def __init__(self, rows: Sequence[tuple[Row, _Pending]], threads: int) -> None:
         self._rows = rows
+        self._begun: set[int] = set()
         self.threads = threads
 
+    @property
+    def items(self) -> list[Item]:
+        """What the model gets."""
+        return [pending.items[row.index] for row, pending in self._rows]
+
     def emit(self, i: int, chunk: Any) -> None:
+        self._begun.add(i)
         self._rows[i][1].sink.emit(chunk)
+
+    def again(self) -> list[int]:
+        """Rows that can be computed again: nobody has seen anything of them."""
+        return [i for i in range(len(self._rows)) if i not in self._begun]
+
+    def part(self, chosen: Sequence[int]) -> _Step:
+        """A pass over some of the rows."""
+        return _Step([self._rows[i] for i in chosen], self.threads)
 
     def progress(self, i: int, done: int, total: int) -> None:
         self._rows[i][1].sink.progress(done, total)
@@ -138,7 +153,7 @@ class BatchLoop:
                 rows = [(row, self._calls[row.call]) for row in batch]
                 step = _Step(rows, self._threads)
             began = time.monotonic()
-            raws = self._forward([pending.items[row.index] for row, pending in rows], step)
+            raws = self._forward(step)
             now = time.monotonic()
             with self._wake:
                 self._batcher.computed(batch, now, now - began)
@@ -149,11 +164,35 @@ class BatchLoop:
                         del self._calls[row.call]
                         self._beside.submit(self._finish, row.call, pending)
 
-    def _forward(self, items: Sequence[Item], step: _Step) -> Sequence[Any]:
+    def _forward(self, step: _Step) -> Sequence[Any]:
+        """Compute a batch; where memory does not suffice for it, each half of it once more."""
+        raws = self._pass(step)
+        if not isinstance(raws, OutOfMemory):
+            return raws
+        ended: list[Any] = [raws] * len(step.items)
+        again = step.again()
+        if len(step.items) == 1 or not again:
+            return ended
+        middle = (len(again) + 1) // 2
+        for half in filter(None, (again[:middle], again[middle:])):
+            found = self._pass(step.part(half))
+            for i, raw in zip(
+                half, [found] * len(half) if isinstance(found, OutOfMemory) else found, strict=True
+            ):
+                ended[i] = raw
+        return ended
+
+    def _pass(self, step: _Step) -> Sequence[Any] | OutOfMemory:
+        """One forward pass. An error that is given back holds nothing of the pass in memory any more."""
+        items = step.items
         try:
             raws = self._model.forward(items, step)
             if len(raws) != len(items):
                 raise EngineError(f"the model gave {len(raws)} rows for {len(items)}")
+        except OutOfMemory as error:
+            return _bare(error)
+        except MemoryError as error:
+            return OutOfMemory.of(error)
         except Exception as error:  # noqa: BLE001  the batch fails; the worker goes on
             return [error] * len(items)
         return raws
@@ -169,6 +208,13 @@ class BatchLoop:
 
     def _ends(self, call: int, outcome: Outcome | BaseException) -> None:
         self._loop.call_soon_threadsafe(self._end, call, outcome)
+
+
+def _bare(error: OutOfMemory) -> OutOfMemory:
+    """The error without its traceback: the frames in it hold the tensors that took the memory."""
+    return OutOfMemory(
+        error.message, needed_bytes=error.needed_bytes, free_bytes=error.free_bytes, hint=error.hint
+    )
 
 
 def _cancelled(sink: CallSink) -> bool:

@@ -38,7 +38,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A model answers; `size` is measured."""
+    """A model answers; `size` is what was measured of it."""
 
     model: str
     slots: int
@@ -46,7 +46,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """A loaded model was measured again."""
+    """A loaded model was measured again, in these pools."""
 
     model: str
     size: Mapping[str, int]

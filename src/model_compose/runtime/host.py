@@ -10,13 +10,21 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
 
 from model_compose.drivers.contract import BatchModel, EngineModel, LoadOptions, Outcome
-from model_compose.errors import Cancelled, EngineError, ErrorInfo, ModelComposeError, ModelLoadError
+from model_compose.errors import (
+    Cancelled,
+    EngineError,
+    ErrorInfo,
+    ModelComposeError,
+    ModelLoadError,
+    OutOfMemory,
+)
 from model_compose.runtime.batching import BatchLoop
 from model_compose.runtime.memory import resident_bytes
 from model_compose.runtime.messages import (
@@ -28,9 +36,11 @@ from model_compose.runtime.messages import (
     Failed,
     Hold,
     Lease,
+    Leased,
     Load,
     Loaded,
     LoadFailed,
+    Loading,
     Measured,
     Progress,
     Stop,
@@ -41,6 +51,31 @@ from model_compose.runtime.messages import (
 
 #: How often a model that is used reports its memory and its engine's metrics.
 MEASURE_EVERY_S = 5.0
+#: How often a load says how far it is, within a stage.
+REPORT_EVERY_S = 0.2
+
+
+class LoadReports:
+    """The `LoadProgress` of one load: tells the gateway of each stage, and now and then how far it is."""
+
+    def __init__(
+        self, send: Callable[[ToGateway], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._send = send
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last = Loading("", 0, 0)
+        self._sent_at = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report; from any thread, in the order in which it is called."""
+        report = Loading(stage, done, total)
+        with self._lock:
+            last, now = self._last, self._clock()
+            news = stage != last.stage or (done >= total) != (last.done >= last.total)
+            if report != last and (news or now - self._sent_at >= REPORT_EVERY_S):
+                self._last, self._sent_at = report, now
+                self._send(report)
 
 
 class Token:
@@ -80,6 +115,11 @@ class CallSink:
         self.token = Token()
         self.token.on_cancel(self._flowing.set)
 
+    @property
+    def ready(self) -> bool:
+        """Whether `emit` would return at once."""
+        return self._flowing.is_set()
+
     def emit(self, chunk: Any) -> bool:
         """Pass a chunk on; waits while the reader is behind. False means: cancelled, stop."""
         if not self._flowing.is_set():
@@ -114,10 +154,14 @@ class _Serving(Protocol):
 
 
 class ModelHost:
-    """One model and the calls that it serves. All methods belong to one event loop."""
+    """One model and the calls that it serves. All methods belong to one event loop.
 
-    def __init__(self, send: Callable[[ToGateway], None]) -> None:
+    shares_process  somebody else lives here too, so what the process takes is not what the model takes
+    """
+
+    def __init__(self, send: Callable[[ToGateway], None], *, shares_process: bool = False) -> None:
         self._send = send
+        self._shares_process = shares_process
         self._model: BatchModel | EngineModel | None = None
         self._serving: _Serving | None = None
         self._decoder: msgspec.msgpack.Decoder[Any] | None = None
@@ -155,6 +199,8 @@ class ModelHost:
             self._decoder = msgspec.msgpack.Decoder(named(message.request))
             model = named(message.implementation)()
             info = await self._load_model(model, message.options)
+            self._model = model
+            loaded = Loaded(info, self._memory())
         except ModelComposeError as error:
             self._send(LoadFailed(error.info()))
             return
@@ -162,17 +208,17 @@ class ModelHost:
             name = type(error).__name__
             self._send(LoadFailed(ModelLoadError(f"the engine refused the model: {name}: {error}").info()))
             return
-        self._model = model
-        self._send(Loaded(info, {"host": resident_bytes()}))
+        self._send(loaded)
 
     async def _load_model(self, model: Any, options: LoadOptions) -> Any:
+        progress = LoadReports(self._send)
         if hasattr(model, "forward"):
-            info = await asyncio.to_thread(model.load, options)
+            info = await asyncio.to_thread(model.load, options, progress)
             loop = BatchLoop(model, info, self._end, self._send)
             self._serving = loop
             return msgspec.structs.replace(info, slots=loop.slots)
-        info = await model.load(options)
-        self._serving = _Engine(model, self._end)
+        info = await model.load(options, progress)
+        self._serving = _Engine(model, self._end, self._send)
         return info
 
     def _call(self, message: Call) -> None:
@@ -203,9 +249,15 @@ class ModelHost:
     def _measure(self) -> None:
         self._measuring = None
         metrics = getattr(self._model, "metrics", None)
-        self._send(Measured({"host": resident_bytes()}, dict(metrics()) if metrics else {}))
+        self._send(Measured(self._memory(), dict(metrics()) if metrics else {}))
         if self._sinks:
             self._measuring = asyncio.get_running_loop().call_later(MEASURE_EVERY_S, self._measure)
+
+    def _memory(self) -> dict[str, int]:
+        """Bytes by pool: those of the process, unless it is somebody else's, and what the model knows of."""
+        process = {} if self._shares_process else {"host": resident_bytes()}
+        known = getattr(self._model, "memory", None)
+        return {**process, **known()} if known else process
 
     async def close(self) -> None:
         """End all calls and let go of the model."""
@@ -224,19 +276,32 @@ class ModelHost:
 class _Engine:
     """Serves calls with an engine that batches for itself: one task for each call."""
 
-    def __init__(self, model: EngineModel, end: Callable[[int, Outcome | BaseException], None]) -> None:
+    def __init__(
+        self,
+        model: EngineModel,
+        end: Callable[[int, Outcome | BaseException], None],
+        send: Callable[[ToGateway], None],
+    ) -> None:
         self._model = model
         self._end = end
+        self._send = send
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leasing: asyncio.Task[None] | None = None
 
     def serve(self, call: Call, request: Any, sink: CallSink) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(call.id, request, sink))
+        self._begin(self._run(call.id, request, sink))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _run(self, call: int, request: Any, sink: CallSink) -> None:
         outcome: Outcome | BaseException
         try:
+            # What comes behind a lease computes with that, from its first step on.
+            await self._leased(self._leasing)
             outcome = await self._model.run(request, sink, sink.token)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  it goes to this one caller
             outcome = error
@@ -246,7 +311,17 @@ class _Engine:
         """Nothing more to do: the engine looks at the token."""
 
     def lease(self, threads: int) -> None:
-        """Nothing to do: the thread count of an engine is fixed at start."""
+        """Pass it on: only an engine that can change its thread count is told to."""
+        self._leasing = self._begin(self._lease(threads, self._leasing))
+
+    async def _lease(self, threads: int, before: asyncio.Task[None] | None) -> None:
+        await self._leased(before)
+        await self._model.lease(threads)
+        self._send(Leased(threads))
+
+    async def _leased(self, lease: asyncio.Task[None] | None) -> None:
+        if lease is not None and not lease.done():
+            await asyncio.wait([lease])
 
     async def close(self) -> None:
         if self._tasks:
@@ -266,6 +341,8 @@ def error_info(error: BaseException) -> ErrorInfo:
     """Any exception as an error that can cross to the caller."""
     if isinstance(error, ModelComposeError):
         return error.info()
+    if isinstance(error, MemoryError):
+        return OutOfMemory.of(error).info()
     return EngineError(f"{type(error).__name__}: {error}").info()
 
 

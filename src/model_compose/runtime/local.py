@@ -15,7 +15,7 @@ class LocalExecutor:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._host = ModelHost(self._say)
+        self._host = ModelHost(self._say, shares_process=True)
         self._listener: Listener | None = None
 
     @property

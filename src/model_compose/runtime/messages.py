@@ -16,7 +16,7 @@ from model_compose.errors import ErrorInfo
 from model_compose.types import FinishReason, Usage
 
 #: Raised when either end changes a message in a way that the other cannot read.
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 
 #: A frame longer than this is a bug or an attack, not a request.
 MAX_FRAME_BYTES: Final = 1 << 30
@@ -70,8 +70,19 @@ class Stop(_Message, frozen=True, tag="stop"):
 ToWorker = Load | Call | Cancel | Hold | Lease | Stop
 
 
+class Loading(_Message, frozen=True, tag="loading"):
+    """How far the load is: in which stage, and how much of it is done. `total` is 0 if nobody knows."""
+
+    stage: str
+    done: int
+    total: int
+
+
 class Loaded(_Message, frozen=True, tag="loaded"):
-    """The model answers requests. `memory` is what it takes, in bytes by pool (`host`, `cuda:0`)."""
+    """The model answers requests. `memory` is what it takes, in bytes by pool (`host`, `cuda:0`).
+
+    A pool that is not named could not be measured.
+    """
 
     info: ModelInfo
     memory: dict[str, int]
@@ -127,7 +138,7 @@ class Measured(_Message, frozen=True, tag="measured"):
     metrics: dict[str, float]
 
 
-ToGateway = Loaded | LoadFailed | Chunk | Progress | Done | Failed | Leased | Measured
+ToGateway = Loading | Loaded | LoadFailed | Chunk | Progress | Done | Failed | Leased | Measured
 
 _LENGTH = struct.Struct("<I")
 encoder: Final = msgspec.msgpack.Encoder()

@@ -13,10 +13,24 @@ from model_compose.errors import ModelComposeError
 State = Literal["unloaded", "loading", "ready", "failed"]
 
 
+class LoadStage(msgspec.Struct, frozen=True):
+    """How far a load is: in which stage, and how much of that is done. `total` is 0 if nobody knows."""
+
+    stage: str
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        """`weights 40%`; a stage of one step, or of nobody knows how many, is only named."""
+        if self.total <= 1:
+            return self.stage
+        return f"{self.stage} {100 * min(self.done, self.total) // self.total}%"
+
+
 class ModelPlan(msgspec.Struct, frozen=True):
     """What the scheduler must know of a model.
 
-    size          bytes by memory pool (`host`, `cuda:0`); an estimate, empty if unknown
+    size          bytes by memory pool (`host`, `cuda:0`); what `Fetched` says is better
     preload       load it at start and again after a crash, not only for a request
     keep_alive_s  seconds that it stays loaded without a request; None is forever
     max_queue     requests that may wait
@@ -56,6 +70,10 @@ class Model:
         self.crashes = 0
         self.retry_at = 0.0
         self.error: ModelComposeError | None = None
+
+    def measured(self, size: Mapping[str, int]) -> None:
+        """Take over what was measured. Of a pool that was not, what was declared or estimated stands."""
+        self.size |= size
 
     @property
     def idle(self) -> bool:

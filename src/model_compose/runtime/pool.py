@@ -13,11 +13,11 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from model_compose.drivers.contract import ModelInfo
+from model_compose.drivers.contract import LoadProgress, ModelInfo
 from model_compose.errors import (
     Cancelled,
     Interrupted,
@@ -31,7 +31,7 @@ from model_compose.runtime.call import Call, Decoders
 from model_compose.runtime.executor import Executor
 from model_compose.runtime.leases import Leases
 from model_compose.runtime.local import LocalExecutor
-from model_compose.runtime.model import ModelPlan, State
+from model_compose.runtime.model import LoadStage, ModelPlan, State
 from model_compose.runtime.process import ProcessExecutor, Reaper
 from model_compose.runtime.scheduler import Scheduler
 
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 #: What a worker gets to end by itself before it is killed.
 STOP_GRACE_S = 5.0
+
+#: The stage of a load before there is a worker.
+DOWNLOADING: Final = "downloading"
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -50,17 +53,20 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class ModelSetup(msgspec.Struct, frozen=True):
-    """A model as the pool needs it. `prepare` gets the weights and may take as long as it likes."""
+    """A model as the pool needs it.
+
+    `prepare` gets the weights, says how far it is, and may take as long as it likes.
+    """
 
     plan: ModelPlan
     decoders: Decoders
-    prepare: Callable[[], Awaitable[Prepared]]
+    prepare: Callable[[LoadProgress], Awaitable[Prepared]]
     embedded: bool = False
     load_timeout_s: float | None = None
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """A model as `ps` shows it."""
+    """A model as `ps` shows it; `loading` is how far it is, while it loads and says so."""
 
     name: str
     state: State
@@ -71,6 +77,13 @@ class ModelStatus(msgspec.Struct, frozen=True):
     info: ModelInfo | None = None
     error: str | None = None
     metrics: Mapping[str, float] = {}
+    loading: LoadStage | None = None
+
+    def __str__(self) -> str:
+        """The state in words: `ready`, `loading weights 40%`, `downloading 40%`."""
+        if self.loading is None:
+            return self.state
+        return str(self.loading) if self.loading.stage == DOWNLOADING else f"{self.state} {self.loading}"
 
 
 class Observer(Protocol):
@@ -82,6 +95,19 @@ class Observer(Protocol):
     def changed(self, model: str, state: State) -> None:
         """A model has a new state."""
 
+    def loading(self, model: str, stage: LoadStage) -> None:
+        """The worker of a model says how far its load is."""
+
+
+class _Fetch:
+    """Weights on their way. Told by the threads that get them; those of an earlier try have their own."""
+
+    def __init__(self) -> None:
+        self.stage: LoadStage | None = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self.stage = LoadStage(stage, done, total)
+
 
 class _Loaded:
     """A model that has a host. It hears what the host says and passes it to the pool."""
@@ -90,6 +116,7 @@ class _Loaded:
         self.name = name
         self.executor = executor
         self.info: ModelInfo | None = None
+        self.stage: LoadStage | None = None
         self.metrics: Mapping[str, float] = {}
         self._pool = pool
         self.starting = pool._begin(pool._start(self), name)
@@ -133,6 +160,7 @@ class ModelPool:
         self._calls: dict[int, Call] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._prepared: dict[str, Prepared] = {}
+        self._fetches: dict[str, _Fetch] = {}
         self._states: dict[str, State] = dict.fromkeys(self._setups, "unloaded")
         self._work: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -207,6 +235,11 @@ class ModelPool:
         """How many more requests it would take now, served at once or queued."""
         return self._scheduler.room(model)
 
+    def slots(self, model: str) -> int:
+        """How many requests its worker takes at once; 0 while there is none."""
+        loaded = self._loaded.get(model)
+        return loaded.info.slots if loaded and loaded.info else 0
+
     def status(self) -> Sequence[ModelStatus]:
         """Every model, in the order of the file."""
         return [self._status(name) for name in self._setups]
@@ -224,7 +257,12 @@ class ModelPool:
             loaded.info if loaded else None,
             str(error) if error else None,
             loaded.metrics if loaded else {},
+            self._stage(name) if scheduler.state(name) == "loading" else None,
         )
+
+    def _stage(self, name: str) -> LoadStage | None:
+        at = self._loaded.get(name) or self._fetches.get(name)
+        return at.stage if at else None
 
     async def close(self) -> None:
         """Fail what is left, end every host, and the reaper last."""
@@ -308,8 +346,9 @@ class ModelPool:
         return task
 
     async def _fetch(self, model: str) -> None:
+        fetch = self._fetches[model] = _Fetch()
         try:
-            prepared = await self._setups[model].prepare()
+            prepared = await self._setups[model].prepare(fetch)
         except SourceOffline as error:
             self._on(events.Exited(model, error))  # the network may come back: try again, a few times
         except ModelComposeError as error:
@@ -319,6 +358,7 @@ class ModelPool:
             self._on(events.LoadFailed(model, ModelLoadError(f"{type(error).__name__}: {error}")))
         else:
             self._prepared[model] = prepared
+            self._fetches.pop(model, None)
             self._on(events.Fetched(model, prepared.size))
 
     async def _start(self, loaded: _Loaded) -> None:
@@ -353,6 +393,10 @@ class ModelPool:
                 call = self._calls.get(message.id)
                 if call is not None:  # else it ended here, because the service is stopping
                     self._heard_of(call, message)
+            case messages.Loading(stage, done, total):
+                if self._scheduler.state(loaded.name) == "loading":  # a thread may report behind the end
+                    loaded.stage = LoadStage(stage, done, total)
+                    self._observer.loading(loaded.name, loaded.stage)
             case messages.Loaded(info, memory):
                 loaded.info = info
                 now = self._loop.time()

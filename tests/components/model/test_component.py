@@ -13,6 +13,8 @@ from tests.runtime.pools import eventually, files
 from model_compose.components.model.component import WINDOW
 from model_compose.components.streams import Stream
 from model_compose.errors import Cancelled, EngineError, InvalidInput, ModelComposeError, Overloaded, TimedOut
+from model_compose.runtime.call import Call
+from model_compose.runtime.pool import ModelPool
 from model_compose.types import Usage, plain
 
 
@@ -34,6 +36,21 @@ async def test_a_list_is_one_request_for_each_item_in_order(tmp_path: Path) -> N
         run = await run_of(app, {"prompt": texts})
         assert plain(run.output) == texts
         assert run.usage == Usage(2 * len(texts), 2 * len(texts))
+
+
+async def test_the_longest_of_a_list_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[str] = []
+    submit = ModelPool.submit
+
+    def noted(pool: ModelPool, model: str, request: Any, **more: Any) -> Call:
+        submitted.append(request.prompt)
+        return submit(pool, model, request, **more)
+
+    monkeypatch.setattr(ModelPool, "submit", noted)
+    texts = ["a", "a b c", "a b", "c", "a b c d"]
+    async with app_of(ECHO, tmp_path) as app:
+        assert await output_of(app, {"prompt": texts}) == texts
+    assert submitted == ["a b c d", "a b c", "a b", "a", "c"]
 
 
 async def test_a_list_of_one_is_answered_with_a_list(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import models
-from tests.engines import load_options
+from tests.engines import load_options, unseen
 
 from model_compose.drivers.llamacpp.engine import LlamaCpp
 from model_compose.errors import ModelLoadError
@@ -16,7 +16,7 @@ from model_compose.errors import ModelLoadError
 
 async def refused(path: Path, **more: Any) -> ModelLoadError:
     with pytest.raises(ModelLoadError) as caught:
-        await LlamaCpp().load(load_options(path, "text-generation", **more))
+        await LlamaCpp().load(load_options(path, "text-generation", **more), unseen)
     return caught.value
 
 
@@ -81,7 +81,7 @@ async def test_a_chat_template_that_fails_is_refused(tmp_path: Path, name: str) 
 
 async def test_the_listener_is_a_socket_that_only_we_can_reach() -> None:
     engine = LlamaCpp()
-    await engine.load(load_options(models.tiny_chat(), "text-generation"))
+    await engine.load(load_options(models.tiny_chat(), "text-generation"), unseen)
     try:
         assert engine._server.listening_address.startswith("unix://")
         assert stat.S_IMODE(Path(engine._folder or "").stat().st_mode) == 0o700
@@ -92,6 +92,6 @@ async def test_the_listener_is_a_socket_that_only_we_can_reach() -> None:
 
 async def test_a_model_that_never_served_closes() -> None:
     engine = LlamaCpp()
-    await engine.load(load_options(models.tiny_chat(), "text-generation"))
+    await engine.load(load_options(models.tiny_chat(), "text-generation"), unseen)
     await engine.close()
     assert not Path(engine._folder or "").exists()

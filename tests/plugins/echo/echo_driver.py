@@ -23,7 +23,16 @@ from typing import Annotated, Any
 import msgspec
 
 from model_compose.config.spec import DriverSpec, TaskDriver, doc
-from model_compose.drivers.contract import CancelToken, Item, LoadOptions, ModelInfo, Outcome, Sink, Step
+from model_compose.drivers.contract import (
+    CancelToken,
+    Item,
+    LoadOptions,
+    LoadProgress,
+    ModelInfo,
+    Outcome,
+    Sink,
+    Step,
+)
 from model_compose.errors import Cancelled, InvalidInput, ModelLoadError
 from model_compose.tasks.generation import Completion, TextDelta
 from model_compose.tasks.text_embedding.spec import Embedding
@@ -34,7 +43,7 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What the model shall be like.
 
     load_fails      loading raises a ModelLoadError with this text
-    load_waits_for  loading takes until this file exists
+    load_waits_for  loading stays at 40 % of the weights until this file exists
     load_crashes    the process ends while it loads
     memory          what its estimated size is, in bytes
     """
@@ -49,22 +58,24 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threads: Annotated[int, doc("threads that it says it computes with")] = 1
 
 
-def _load(options: LoadOptions) -> EchoOptions:
+def _load(options: LoadOptions, progress: LoadProgress) -> EchoOptions:
     echo = msgspec.convert(options.options, EchoOptions)
+    progress("weights", 2, 5)
     while echo.load_waits_for and not Path(echo.load_waits_for).exists():
         time.sleep(0.005)
     if echo.load_crashes:
         os._exit(7)
     if echo.load_fails:
         raise ModelLoadError(echo.load_fails)
+    progress("weights", 5, 5)
     return echo
 
 
 class EchoGenerator:
     """An `EngineModel` for text-generation and chat-completion."""
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
-        echo = await asyncio.to_thread(_load, options)
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
+        echo = await asyncio.to_thread(_load, options, progress)
         return ModelInfo(slots=options.batch_size or echo.slots, threads=echo.threads, context_length=1000)
 
     async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
@@ -111,8 +122,8 @@ def _emit(sink: Sink, count: int) -> None:
 class EchoEmbedder:
     """A `BatchModel` for text-embedding: length of the text, rows of its batch, threads of the pass."""
 
-    def load(self, options: LoadOptions) -> ModelInfo:
-        self._echo = _load(options)
+    def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
+        self._echo = _load(options, progress)
         self._rows = options.batch_size or self._echo.rows
         return ModelInfo(slots=1, threads=options.threads, elastic=True)
 

@@ -22,7 +22,8 @@ from model_compose.runtime.call import Call
 from model_compose.runtime.pool import ModelPool
 from model_compose.types import plain
 
-#: Requests of one list that wait or run at once: enough to fill any batch, and no more.
+#: Requests of one list that wait or run at once, unless the model takes more: enough to fill its batches, and
+#: no more, so that others get their turn.
 WINDOW: Final = 64
 
 
@@ -109,18 +110,30 @@ class ModelComponent:
         return outcome
 
     async def _all(self, requests: list[Any], context: CallContext) -> list[Outcome]:
-        window = asyncio.Semaphore(WINDOW)
+        """Outcomes in the order of the requests, of which only a window is under way at any time.
 
-        async def one(request: Any) -> Outcome:
-            async with window:
-                return await self._one(request, context)
+        The longest go first: neighbours are alike then, so batches have little padding, and what is too much
+        for the memory fails at once.
+        """
+        outcomes: list[Any] = [None] * len(requests)
+        order = iter(sorted(range(len(requests)), key=lambda i: -self._length(requests[i])))
 
+        async def some() -> None:
+            for i in order:
+                outcomes[i] = await self._one(requests[i], context)
+
+        window = min(len(requests), max(WINDOW, self._pool.slots(self._name)))
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(request)) for request in requests]
+                for _ in range(window):
+                    group.create_task(some())
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return outcomes
+
+    def _length(self, request: Any) -> int:
+        main = getattr(request, self._main.name, None)
+        return len(main) if isinstance(main, str) else 0
 
     async def _stream(self, request: Any, context: CallContext, deadline: float | None) -> Stream:
         call = self._submit(request, context, streaming=True)

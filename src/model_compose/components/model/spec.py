@@ -24,6 +24,7 @@ from model_compose.config.spec import (
 )
 from model_compose.config.template import Map, compile_tree
 from model_compose.config.values import Type
+from model_compose.drivers.contract import Quantization
 from model_compose.errors import did_you_mean
 from model_compose.sources.spec import (
     HubSource,
@@ -49,8 +50,19 @@ class PeftAdapter(msgspec.Struct, frozen=True, kw_only=True):
     weight: Annotated[
         float, doc("how much of it is added; 0 is none; may be an expression over `input`", template=True)
     ] = 1.0
-    precision: Annotated[str | None, doc("number format of the adapter's weights")] = None
-    quantization: Annotated[str | None, doc("quantization of the adapter's weights")] = None
+    precision: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"] | None,
+        doc("number format of the adapter's weights; default: that of the model"),
+    ] = None
+    quantization: Annotated[
+        Literal["none"] | None,
+        doc(
+            "adapters are small, and are not quantized",
+            later=dict.fromkeys(
+                ("int8", "int4", "fp4", "nf4", "fp16", "bf16"), "leave it out: an adapter is small"
+            ),
+        ),
+    ] = None
     low_cpu_mem_usage: Annotated[bool, doc("load it without a second copy in memory")] = False
 
 
@@ -77,7 +89,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         Literal["auto", "float32", "float16", "bfloat16"] | None, doc("number format to compute in")
     ] = None
     quantization: Annotated[
-        Literal["none", "int8", "int4", "fp4", "nf4"] | dict[str, Any] | None,
+        Literal["none", "int8", "int4", "fp4", "nf4"] | Quantization | None,
         doc(
             "smaller weights, at some loss",
             later={"fp16": "write `precision: float16`", "bf16": "write `precision: bfloat16`"},
@@ -116,6 +128,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         float, doc("how long loading may take, without the download; then it has failed", quantity=DURATION)
     ] = 900.0
     warmup: Annotated[bool, doc("compute once before the first request")] = False
+
+    @property
+    def quantized(self) -> Quantization | None:
+        """How the weights are quantized, if they are."""
+        if isinstance(self.quantization, Quantization):
+            return self.quantization
+        if self.quantization is None or self.quantization == "none":
+            return None
+        return Quantization(type=self.quantization)
 
     @property
     def embedded(self) -> bool:
@@ -160,7 +181,9 @@ def _action(config: ModelConfig, catalog: Catalog, report: Report) -> ActionSpec
     _check_sources(config, driver, report)
     if driver is not None:
         _check_refused(config, driver, report)
-        report.read(driver.options, "options")
+        options = report.read(driver.options, "options")
+        if driver.check is not None and options is not None:
+            driver.check(config, options, report)
     blend = _blend(config, task, report)
     return ActionSpec(
         request=task.request,

@@ -23,7 +23,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from model_compose.drivers.contract import LoadOptions, ModelInfo
+from model_compose.drivers.contract import LoadOptions, LoadProgress, ModelInfo
 from model_compose.drivers.llamacpp import gguf
 from model_compose.drivers.llamacpp.size import Layout, layout, model_file
 from model_compose.drivers.llamacpp.spec import LlamaCppOptions
@@ -61,9 +61,16 @@ class LlamaCpp:
         self._served = False
         self._knows_tools: bool | None = None
 
-    async def load(self, options: LoadOptions, *, embedding: bool = False) -> ModelInfo:
-        """Load the weights. Raises ModelLoadError, DriverMissing."""
-        return await asyncio.to_thread(self._load, options, embedding)
+    async def load(
+        self, options: LoadOptions, progress: LoadProgress, *, embedding: bool = False
+    ) -> ModelInfo:
+        """Load the weights, and warm up if that is asked for. Raises ModelLoadError, DriverMissing."""
+        progress("weights", 0, 1)
+        info = await asyncio.to_thread(self._load, options, embedding)
+        if options.warmup:
+            progress("warm-up", 0, 1)
+            await self.call(self.warm_up)
+        return info
 
     def _load(self, load: LoadOptions, embedding: bool) -> ModelInfo:
         try:

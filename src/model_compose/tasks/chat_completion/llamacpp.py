@@ -11,7 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 from model_compose.errors import InvalidInput
-from model_compose.tasks.chat_completion.spec import ChatCompletion, Message
+from model_compose.tasks.chat_completion.spec import ChatCompletion, Message, drop_oldest
+from model_compose.tasks.generation import too_long
 from model_compose.tasks.text_generation.llamacpp import Generator
 
 
@@ -49,13 +50,10 @@ class Chat(Generator):
             size = self._tokens(request, messages)
             if size <= limit:
                 break
-            self.refuse_unless_truncated(request, size, limit)
-            oldest = next(
-                (i for i, m in enumerate(messages[:-1]) if m.role not in ("system", "developer")), None
-            )
-            if oldest is None:
+            if not request.truncate:
+                raise too_long(size, limit, self.engine.info.context_length or 0)
+            if not drop_oldest(messages):
                 break  # the last message alone is too long: the engine says so, with both numbers
-            del messages[oldest]
         return messages
 
     def _tokens(self, request: ChatCompletion, messages: list[Message]) -> int:

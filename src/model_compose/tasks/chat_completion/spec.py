@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from model_compose.config.spec import TaskDriver, TaskSpec, doc
-from model_compose.drivers.llamacpp.spec import GENERATION_REFUSES
+from model_compose.drivers.huggingface.spec import GENERATION_REFUSES as HUGGINGFACE_REFUSES
+from model_compose.drivers.llamacpp.spec import GENERATION_REFUSES as LLAMACPP_REFUSES
 from model_compose.errors import InvalidInput
 from model_compose.tasks.generation import Completions, Generation, TextDelta, streams
 
@@ -72,6 +73,15 @@ def needs(message: Mapping[str, Any], key: str) -> bool:
     return key == "content" and message.get("role") == "user"
 
 
+def drop_oldest(messages: list[Message]) -> bool:
+    """Drop the oldest message, but never the system's or the last one; -> whether one went."""
+    for i, message in enumerate(messages[:-1]):
+        if message.role not in ("system", "developer"):
+            del messages[i]
+            return True
+    return False
+
+
 def _silent(message: Any) -> bool:
     return isinstance(message, dict) and message.get("content") is None and not message.get("tool_calls")
 
@@ -100,5 +110,10 @@ SPEC = TaskSpec(
     normalise=normalise,
     needs=needs,
     default_driver="huggingface",
-    drivers={"llamacpp": TaskDriver("model_compose.tasks.chat_completion.llamacpp:Chat", GENERATION_REFUSES)},
+    drivers={
+        "llamacpp": TaskDriver("model_compose.tasks.chat_completion.llamacpp:Chat", LLAMACPP_REFUSES),
+        "huggingface": TaskDriver(
+            "model_compose.tasks.chat_completion.huggingface:Chat", HUGGINGFACE_REFUSES
+        ),
+    },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from model_compose.drivers.contract import CancelToken, LoadOptions, ModelInfo, Outcome, Sink
+from model_compose.drivers.contract import CancelToken, LoadOptions, LoadProgress, ModelInfo, Outcome, Sink
 from model_compose.drivers.llamacpp.engine import LlamaCpp
 from model_compose.errors import Cancelled, InvalidInput, RequestTooLong
 from model_compose.tasks.text_embedding.spec import Embedding, TextEmbedding
@@ -20,12 +20,9 @@ class Embedder:
     def __init__(self) -> None:
         self.engine = LlamaCpp()
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         """Load the weights."""
-        info = await self.engine.load(options, embedding=True)
-        if options.warmup:
-            await self.engine.call(self.engine.warm_up)
-        return info
+        return await self.engine.load(options, progress, embedding=True)
 
     async def run(self, request: TextEmbedding, sink: Sink, cancel: CancelToken) -> Outcome:
         """Embed one text."""
@@ -53,7 +50,7 @@ class Embedder:
             if truncated:
                 # The last token ends the text (`[SEP]`), and the model expects it.
                 text = [*tokens[: limit - 1], tokens[-1]]
-        answer = self.engine.embeddings([text], _EUCLIDEAN if request.normalize else _NONE)
+        answer = self.engine.embeddings([text], _EUCLIDEAN if _scales(request) else _NONE)
         vector = answer["data"][0]["embedding"]
         result = Embedding(_cut(vector, request), truncated)
         return Outcome(result, Usage(prompt_tokens=answer["usage"]["prompt_tokens"]))
@@ -75,6 +72,11 @@ class Embedder:
         return self.engine.metrics()
 
 
+def _scales(request: TextEmbedding) -> bool:
+    """Whether the vector shall have length 1; a GGUF file does not say."""
+    return request.normalize is None or request.normalize
+
+
 def _cut(vector: list[Any], request: TextEmbedding) -> list[float]:
     """The first `dimensions` numbers, at length 1 again if that was asked for."""
     if request.dimensions is None:
@@ -86,4 +88,4 @@ def _cut(vector: list[Any], request: TextEmbedding) -> list[float]:
         )
     first = vector[: request.dimensions]
     length = sum(x * x for x in first) ** 0.5
-    return [x / length for x in first] if request.normalize and length else first
+    return [x / length for x in first] if _scales(request) and length else first

@@ -18,7 +18,14 @@ class TextEmbedding(msgspec.Struct, frozen=True, kw_only=True):
         Literal["mean", "cls", "last", "max"] | None,
         doc("how the vectors of the tokens become one; unset is what the model was trained with"),
     ] = None
-    normalize: Annotated[bool, doc("scale each vector to length 1")] = True
+    normalize: Annotated[
+        bool | None,
+        doc("scale each vector to length 1; unset is what the model says, and true where it says nothing"),
+    ] = None
+    prompt_name: Annotated[
+        str | None,
+        doc("which of the model's own prompts stands before the text, such as `query`; unset is its default"),
+    ] = None
     max_input_length: Annotated[
         Positive | None, doc("most tokens of a text; null is the model's own limit")
     ] = None
@@ -49,7 +56,11 @@ SPEC = TaskSpec(
     drivers={
         "llamacpp": TaskDriver(
             "model_compose.tasks.text_embedding.llamacpp:Embedder",
-            {"pooling": "it is fixed when the model is loaded: set `options.pooling`"},
-        )
+            {
+                "pooling": "it is fixed when the model is loaded: set `options.pooling`",
+                "prompt_name": "a GGUF file has no prompts: write it into `text`",
+            },
+        ),
+        "huggingface": TaskDriver("model_compose.tasks.text_embedding.huggingface:Embedder"),
     },
 )

@@ -7,12 +7,20 @@ import functools
 import json
 from typing import Any, Literal
 
-import msgspec
-
-from model_compose.drivers.contract import CancelToken, LoadOptions, ModelInfo, Outcome, Sink
+from model_compose.drivers.contract import CancelToken, LoadOptions, LoadProgress, ModelInfo, Outcome, Sink
 from model_compose.drivers.llamacpp.engine import LlamaCpp
-from model_compose.errors import Cancelled, EngineError, InvalidInput, RequestTooLong
-from model_compose.tasks.generation import RANDOM_SEED, Completion, Generation, ResponseFormat, TextDelta
+from model_compose.errors import Cancelled, EngineError
+from model_compose.tasks.generation import (
+    RANDOM_SEED,
+    Completion,
+    Generation,
+    ResponseFormat,
+    TextDelta,
+    input_limit,
+    outcome_of,
+    refuse_equal_outputs,
+    too_long,
+)
 from model_compose.tasks.text_generation.spec import TextGeneration
 from model_compose.types import FinishReason, Usage
 
@@ -26,21 +34,13 @@ class Generator:
     def __init__(self) -> None:
         self.engine = LlamaCpp()
 
-    async def load(self, options: LoadOptions) -> ModelInfo:
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
         """Load the weights."""
-        info = await self.engine.load(options)
-        if options.warmup:
-            await self.engine.call(self.engine.warm_up)
-        return info
+        return await self.engine.load(options, progress)
 
     async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
         """Generate `num_return_sequences` outputs, side by side."""
-        if request.num_return_sequences > 1 and request.greedy:
-            raise InvalidInput(
-                "several outputs of greedy decoding would all be the same",
-                field="num_return_sequences",
-                hint="set a temperature above 0 and leave `do_sample` true",
-            )
+        refuse_equal_outputs(request)
         works = [
             self.engine.call(functools.partial(self._generate, request, i, sink, cancel))
             for i in range(request.num_return_sequences)
@@ -51,13 +51,8 @@ class Generator:
             if isinstance(ended, BaseException):
                 raise ended
             outputs.append(ended)
-        first = outputs[0]
-        if len(outputs) == 1:
-            return Outcome(first.completion(), first.usage, first.finish_reason)
-        # The prompt is counted once: the engine computes it once and shares it.
-        tokens = sum(o.usage.completion_tokens for o in outputs)
-        usage = msgspec.structs.replace(first.usage, completion_tokens=tokens)
-        return Outcome([o.completion() for o in outputs], usage, first.finish_reason)
+        # The engine computes a prompt once, and shares it.
+        return outcome_of([output.completion() for output in outputs])
 
     def _generate(self, request: Any, index: int, sink: Sink, cancel: CancelToken) -> Output:
         payload = {**self.payload(request), **self._sampling(request, index)}
@@ -76,7 +71,8 @@ class Generator:
         if limit is not None:
             tokens = self.engine.tokenize(request.prompt)
             if len(tokens) > limit:
-                self.refuse_unless_truncated(request, len(tokens), limit)
+                if not request.truncate:
+                    raise too_long(len(tokens), limit, self.engine.info.context_length or 0)
                 prompt = tokens[-limit:]
         schema = _schema(request.response_format)
         if schema is None:
@@ -87,23 +83,8 @@ class Generator:
     def input_limit(self, request: Generation) -> int | None:
         """The most prompt tokens, None if that is for the engine to judge."""
         context = self.engine.info.context_length or 0
-        if request.truncate:
-            # A prompt that is cut leaves room for the output, but never gives up half of the context.
-            room = max(context - request.max_output_length, context // 2)
-            return min(request.max_input_length or room, room)
-        if request.max_input_length is not None and request.max_input_length < context:
-            return request.max_input_length
-        return None
-
-    def refuse_unless_truncated(self, request: Generation, size: int, limit: int) -> None:
-        """Raise RequestTooLong unless the request allows to cut its prompt."""
-        if not request.truncate:
-            raise RequestTooLong(
-                f"the prompt has {size} tokens, and `max_input_length` is {limit}",
-                size=size,
-                limit=limit,
-                hint="shorten it, or set `truncate: true`",
-            )
+        limit = input_limit(request, context)
+        return limit if request.truncate or limit < context else None
 
     def _sampling(self, request: Generation, index: int) -> dict[str, Any]:
         stop = request.stop_sequences

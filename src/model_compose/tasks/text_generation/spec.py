@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from model_compose.config.spec import TaskDriver, TaskSpec, doc
-from model_compose.drivers.llamacpp.spec import GENERATION_REFUSES
+from model_compose.drivers.huggingface.spec import GENERATION_REFUSES as HUGGINGFACE_REFUSES
+from model_compose.drivers.llamacpp.spec import GENERATION_REFUSES as LLAMACPP_REFUSES
 from model_compose.tasks.generation import Completions, Generation, TextDelta, streams
 
 
@@ -25,6 +26,9 @@ SPEC = TaskSpec(
     main="prompt",
     default_driver="huggingface",
     drivers={
-        "llamacpp": TaskDriver("model_compose.tasks.text_generation.llamacpp:Generator", GENERATION_REFUSES)
+        "llamacpp": TaskDriver("model_compose.tasks.text_generation.llamacpp:Generator", LLAMACPP_REFUSES),
+        "huggingface": TaskDriver(
+            "model_compose.tasks.text_generation.huggingface.model:Generator", HUGGINGFACE_REFUSES
+        ),
     },
 )

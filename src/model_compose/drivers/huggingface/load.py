@@ -1,0 +1,306 @@
+"""How do weights become a model and a tokenizer, on the device and in the number format asked for?"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+
+from model_compose.drivers.contract import LoadOptions, LoadProgress
+from model_compose.drivers.huggingface.spec import HuggingFaceOptions
+from model_compose.errors import DriverMissing, ModelLoadError
+from model_compose.sources.spec import format_of_name
+
+if TYPE_CHECKING:
+    import torch
+
+Auto = Literal[
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTextEncoding",
+]
+
+_WEIGHTS: Final = "weights"
+
+
+class Files(msgspec.Struct, frozen=True):
+    """A folder with a configuration, and the one file of weights to take from it, if one is named."""
+
+    folder: str
+    name: str | None
+
+    @classmethod
+    def of(cls, path: str) -> Files:
+        """The files of a source's path."""
+        where = Path(path)
+        return cls(str(where.parent), where.name) if where.is_file() else cls(str(where), None)
+
+    @property
+    def gguf(self) -> str | None:
+        """The GGUF file among them, which brings its own configuration and tokenizer."""
+        if self.name is not None:
+            return self.name if format_of_name(self.name) == "gguf" else None
+        found = sorted(path.name for path in Path(self.folder).glob("*.gguf"))
+        alone = len(found) == 1 and not (Path(self.folder) / "config.json").is_file()
+        return found[0] if alone else None
+
+
+class Loaded:
+    """A loaded model.
+
+    device   where its inputs go; a model that is spread over several takes them on its first
+    dtype    what it computes in
+    details  shown by `ps`
+    """
+
+    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, details: dict[str, str]) -> None:
+        self.model = model
+        self.config = model.config
+        self.device = device
+        self.dtype = dtype
+        self.details = details
+
+
+def driver_options(options: LoadOptions) -> HuggingFaceOptions:
+    """The driver's own settings."""
+    return msgspec.convert(options.options, HuggingFaceOptions)
+
+
+def read_config(options: LoadOptions) -> Any:
+    """The model's configuration. Raises ModelLoadError, DriverMissing."""
+    assert options.source is not None
+    files = Files.of(options.source.path)
+    trust = driver_options(options).trust_remote_code
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars are not for a log
+    try:
+        from transformers import AutoConfig
+    except ImportError as error:
+        raise DriverMissing(f"`transformers` cannot be imported: {error}") from error
+    if files.gguf is None:
+        _refuse_remote_code(Path(files.folder), trust)
+    named = {} if files.gguf is None else {"gguf_file": files.gguf}
+    try:
+        config = AutoConfig.from_pretrained(
+            files.folder, local_files_only=True, trust_remote_code=trust, **named
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelLoadError(
+            f"`{options.source.origin}` has no configuration that transformers knows: {_first_line(error)}",
+            hint="the folder of a model holds a `config.json` beside its weights",
+        ) from error
+    if files.name is not None and files.gguf is None:
+        config.transformers_weights = files.name
+    return config
+
+
+def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any = None) -> Loaded:
+    """Load the weights with one of transformers' automatic classes, in evaluation mode.
+
+    Raises ModelLoadError when they do not fit the task, DriverMissing.
+    """
+    import torch
+    import transformers
+
+    assert options.source is not None
+    files = Files.of(options.source.path)
+    config = config if config is not None else read_config(options)
+    own = driver_options(options)
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.precision, device, config)
+    spread = options.device_mode == "auto" and device.type == "cuda" and torch.cuda.device_count() > 1
+    given: dict[str, Any] = {
+        "dtype": dtype,
+        "config": config,
+        "local_files_only": True,
+        "trust_remote_code": own.trust_remote_code,
+        "output_loading_info": True,
+        "device_map": "auto" if spread else {"": device},
+    }
+    if files.gguf is not None:
+        given["gguf_file"] = files.gguf
+    if own.attention != "auto":
+        given["attn_implementation"] = own.attention
+    if options.quantization is not None:
+        from model_compose.drivers.huggingface import quantize
+
+        given |= quantize.while_loading(options.quantization, device, dtype)
+    with _progress(progress):
+        try:
+            model, told = getattr(transformers, auto).from_pretrained(files.folder, **given)
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise ModelLoadError(
+                f"transformers cannot load `{options.source.origin}`: {_first_line(error)}"
+            ) from error
+    _require_all(told, options.source.origin, auto)
+    model.eval().requires_grad_(False)
+    details = {"architecture": type(model).__name__, "device": _named(device, model, spread)}
+    details["precision"] = str(dtype).removeprefix("torch.")
+    if options.quantization is not None:
+        from model_compose.drivers.huggingface import quantize
+
+        details["quantization"] = quantize.after_loading(model, options.quantization, device)
+    return Loaded(model, device, dtype, details)
+
+
+def load_tokenizer(options: LoadOptions, config: Any) -> Any:
+    """The tokenizer that lies with the weights. Raises ModelLoadError."""
+    from transformers import AutoTokenizer
+
+    assert options.source is not None
+    files = Files.of(options.source.path)
+    named = {} if files.gguf is None else {"gguf_file": files.gguf}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            files.folder,
+            config=config,
+            local_files_only=True,
+            use_fast=options.fast_tokenizer,
+            trust_remote_code=driver_options(options).trust_remote_code,
+            **named,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelLoadError(
+            f"`{options.source.origin}` has no tokenizer that transformers can load: {_first_line(error)}"
+        ) from error
+    if not options.fast_tokenizer and tokenizer.is_fast:
+        raise ModelLoadError(
+            f"`{options.source.origin}` has only a fast tokenizer", hint="leave `fast_tokenizer` out"
+        )
+    return tokenizer
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `device:` means. Raises ModelLoadError naming what exists."""
+    import torch
+
+    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device(found[0] if found else "mps" if mps else "cpu")
+    exists = {"cpu": True, "mps": mps, "cuda": bool(found)}.get(name, name in found)
+    if not exists:
+        there = ", ".join(f"`{each}`" for each in ["cpu", *found, *(["mps"] if mps else [])])
+        raise ModelLoadError(f"there is no device `{name}` here", hint=f"there are: {there}")
+    return torch.device("cuda:0" if name == "cuda" else name)
+
+
+def choose_dtype(precision: str | None, device: torch.device, config: Any) -> torch.dtype:
+    """What to compute in: as asked; else float32 on a CPU, and half precision on a GPU."""
+    import torch
+
+    if precision not in (None, "auto"):
+        chosen = getattr(torch, str(precision))
+        assert isinstance(chosen, torch.dtype)
+        return chosen
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if getattr(config, "dtype", None) == torch.bfloat16 else torch.float16
+
+
+def _refuse_remote_code(folder: Path, trust: bool) -> None:
+    """Say it before the library asks for it on a terminal that is not there."""
+    path = folder / "config.json"
+    if trust or not path.is_file():
+        return
+    try:
+        asks = "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return  # the library says what is wrong with it
+    if asks:
+        from transformers import CONFIG_MAPPING
+
+        kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        if kind not in CONFIG_MAPPING:
+            raise ModelLoadError(
+                f"the model in `{folder}` brings Python code of its own, which is not run",
+                hint="if you trust it, pin `model.revision` to a commit and set `options.trust_remote_code`",
+            )
+
+
+def _require_all(told: dict[str, Any], origin: str, auto: Auto) -> None:
+    """Weights that are missing would be random ones."""
+    missing = sorted(told.get("missing_keys", ()))
+    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in told.get("mismatched_keys", ()))
+    if auto in (
+        "AutoModel",
+        "AutoModelForTextEncoding",
+    ):  # heads on top of the encoder, which an embedding does not use
+        missing = [key for key in missing if "pooler" not in key]
+    if missing or wrong:
+        shown = ", ".join(f"`{name}`" for name in (missing or wrong)[:3])
+        more = len(missing or wrong) - 3
+        what = "has no weights for" if missing else "has weights of another size for"
+        raise ModelLoadError(
+            f"`{origin}` {what} {shown}" + (f" and {more} more" if more > 0 else ""),
+            hint="it was made for another task: choose weights that were trained for this one",
+        )
+
+
+def _named(device: torch.device, model: Any, spread: bool) -> str:
+    """The devices that a model is on, for people."""
+    if not spread:
+        return str(device)
+    return ", ".join(sorted({str(parameter.device) for parameter in model.parameters()}))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class _progress:  # noqa: N801  a context manager, read as one
+    """Turns the library's progress bars into ours while weights are loaded."""
+
+    def __init__(self, progress: LoadProgress) -> None:
+        self._progress = progress
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._old = getattr(logging, "set_tqdm_hook", lambda hook: None)(self._bar)
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        getattr(logging, "set_tqdm_hook", lambda hook: None)(self._old)
+
+    def _bar(self, factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        items = args[0] if args else kwargs.get("iterable")
+        total = kwargs.get("total") or (len(items) if isinstance(items, Sized) else 0)
+        return _Bar(items, total, self._progress)
+
+
+class _Bar:
+    """What the library takes for a bar of tqdm."""
+
+    def __init__(self, items: Any, total: int, progress: LoadProgress) -> None:
+        self._items = items
+        self._total = total
+        self._done = 0
+        self._progress = progress
+
+    def __iter__(self) -> Any:
+        for item in self._items:
+            yield item
+            self.update()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, n: int = 1) -> None:
+        """So much more is done."""
+        before, self._done = self._done, self._done + n
+        step = max(1, self._total // 50)
+        if before // step != self._done // step or self._done == self._total:
+            self._progress(_WEIGHTS, self._done, self._total)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None

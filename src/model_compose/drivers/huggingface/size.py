@@ -1,0 +1,75 @@
+"""How much memory will a model take? The gateway asks before it loads one, without torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from model_compose.drivers.contract import LoadOptions
+from model_compose.drivers.huggingface.spec import HuggingFaceOptions
+
+#: Python, torch and transformers.
+PROCESS_BYTES: Final = 450 << 20
+LEAST_CACHE_BYTES: Final = 1 << 30
+_MIB: Final = 1 << 20
+
+_BITS: Final = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8}
+_PRECISION_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
+_QUANTIZED_BYTES: Final = {"int8": 1.1, "int4": 0.6, "fp4": 0.6, "nf4": 0.6}
+#: Weights in a GGUF file are expanded to numbers: those of four bits, which most have, to 32.
+_GGUF_FACTOR: Final = 8
+#: No header is longer, says the format.
+_LONGEST_HEADER: Final = 100_000_000
+
+
+def estimate(load: LoadOptions) -> dict[str, int]:
+    """Bytes by memory pool that loading this will probably take."""
+    assert load.source is not None
+    on_gpu = load.device.startswith("cuda") and sys.platform != "darwin"
+    precision = load.precision if load.precision in _PRECISION_BYTES else None
+    width = _PRECISION_BYTES[precision or ("float16" if on_gpu else "float32")]
+    numbers = _numbers(Path(load.source.path), load.source.size_bytes)
+    each = _QUANTIZED_BYTES[load.quantization.type] if load.quantization else float(width)
+    weights = int(numbers * each) + sum(adapter.source.size_bytes for adapter in load.adapters)
+    options = msgspec.convert(load.options, HuggingFaceOptions)
+    cache = cache_bytes(options, weights) if load.task in ("text-generation", "chat-completion") else 0
+    if not on_gpu:
+        return {"host": weights + cache + PROCESS_BYTES}
+    return {"host": PROCESS_BYTES, load.device if ":" in load.device else "cuda:0": weights + cache}
+
+
+def cache_bytes(options: HuggingFaceOptions, weights: int) -> int:
+    """What the keys and values of all sequences may take."""
+    if options.cache_mib is not None:
+        return options.cache_mib * _MIB
+    return max(LEAST_CACHE_BYTES, weights // 2)
+
+
+def _numbers(path: Path, size_bytes: int) -> int:
+    """How many numbers the weights have: exactly for safetensors, a guess for others."""
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    if path.suffix == ".gguf" or (not files and list(path.glob("*.gguf"))):
+        return size_bytes * _GGUF_FACTOR // _PRECISION_BYTES["float32"]
+    if not files or path.suffix not in ("", ".safetensors"):
+        return size_bytes // _PRECISION_BYTES["float32"]
+    return sum(map(_numbers_of, files))
+
+
+def _numbers_of(file: Path) -> int:
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            header = json.loads(opened.read(min(length, _LONGEST_HEADER)))
+        return sum(
+            (end - begin) * 8 // _BITS.get(tensor["dtype"], 16)
+            for name, tensor in header.items()
+            if name != "__metadata__"
+            for begin, end in [tensor["data_offsets"]]
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return file.stat().st_size // _PRECISION_BYTES["float16"]  # the worker says what is wrong with it

@@ -1,0 +1,53 @@
+"""What is `task: text-classification`?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from model_compose.config.spec import Positive, TaskDriver, TaskSpec, doc
+from model_compose.types import Result
+
+
+class TextClassification(msgspec.Struct, frozen=True, kw_only=True):
+    """Say which of a model's labels fits a text."""
+
+    text: Annotated[str, doc("the text, or a list of texts", many=True, min_length=1)]
+    labels: Annotated[
+        tuple[str, ...] | None,
+        doc("names of the labels, in the model's order; unset is what the model calls them"),
+    ] = None
+    return_probabilities: Annotated[bool, doc("also give the probability of every label")] = False
+    max_input_length: Annotated[
+        Positive | None, doc("most tokens of a text; null is the model's own limit")
+    ] = None
+    truncate: Annotated[bool, doc("cut a text that is too long; the result then says `truncated`")] = True
+
+
+class Classification(Result, frozen=True, omit_defaults=True):
+    """The label of a text.
+
+    score          its probability; of a model that gives a number and no label, the number
+    label_id       its index, from 0
+    probabilities  of all labels, in the order of their indexes
+    labels         of a model whose labels do not exclude each other: those with 0.5 or more
+    """
+
+    label: str
+    score: float
+    label_id: int
+    probabilities: list[float] | None = None
+    labels: list[str] | None = None
+    truncated: bool = False
+
+
+SPEC = TaskSpec(
+    name="text-classification",
+    summary="Says which label fits a text.",
+    request=TextClassification,
+    result=Classification,
+    main="text",
+    default_driver="huggingface",
+    drivers={"huggingface": TaskDriver("model_compose.tasks.text_classification.huggingface:Classifier")},
+)
