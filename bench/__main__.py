@@ -1,4 +1,4 @@
-"""`python -m bench [overhead] [startup] [engine] [encoders]`: measure, compare, say what is missed."""
+"""`python -m bench [PART ...]`: measure, compare, say what is missed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import sys
 
 import uvloop
 
-from bench import encoders, engine, overhead, startup
+from bench import encoders, engine, generation, overhead, startup
 from bench.stats import Report
 
-PARTS = {"startup": startup.main, "overhead": overhead.main, "engine": engine.main, "encoders": encoders.main}
+PARTS = {
+    "startup": startup.main,
+    "overhead": overhead.main,
+    "engine": engine.main,
+    "encoders": encoders.main,
+    "generation": generation.main,
+}
 
 
 async def main(names: list[str]) -> int:

@@ -1,6 +1,7 @@
 """What does each way of quantizing cost and spoil on this CPU?
 
     python -m bench.quantization FOLDER [THREADS] [ROUNDS]
+    python -m bench.quantization layer
 
 A small Llama of float32 weights, in turns by every way there is: ours, and those that were not chosen.
 With one thread the seconds are those of the thread, which neighbours on the machine hardly change.
@@ -111,6 +112,32 @@ def _judge(model: Any, ids: Tensor, base: Tensor | None) -> tuple[Tensor, str]:
     return base, f"{distance:.4f} | {100 * same:.1f} %"
 
 
+def layer(size: int = 2048, rounds: int = 7) -> None:
+    """Microseconds of one layer, larger than those of the small model, with one thread."""
+    torch.set_num_threads(1)
+    plain = torch.nn.Linear(size, size, bias=False).requires_grad_(False)
+    kinds = (quantize.Int8, Int8Pack, quantize.Int4)
+    ways = [plain, *(kind(plain.weight, None, torch.float32) for kind in kinds)]
+    print("| | 1 row | 8 rows | 128 rows |\n|---|---|---|---|")
+    times: dict[tuple[int, int], list[float]] = {}
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for rows in (1, 8, 128):
+                x = torch.randn(rows, size)
+                for i, way in enumerate(ways):
+                    way(x)
+                    calls, began = max(3, 64 // rows), time.thread_time()
+                    for _ in range(calls):
+                        way(x)
+                    times.setdefault((i, rows), []).append((time.thread_time() - began) / calls * 1e6)
+    for i, way in enumerate(ways):
+        shown = " | ".join(
+            f"{statistics.median(each):.0f} ({min(each):.0f}-{max(each):.0f})"
+            for each in (times[i, rows] for rows in (1, 8, 128))
+        )
+        print(f"| {type(way).__name__} | {shown} |")
+
+
 def main(folder: str, threads: int, rounds: int) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
@@ -141,4 +168,7 @@ def main(folder: str, threads: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(n) for n in [*sys.argv[2:], *("1", "3")[len(sys.argv) - 2 :]]))
+    if sys.argv[1:] == ["layer"]:
+        layer()
+    else:
+        main(sys.argv[1], *(int(n) for n in [*sys.argv[2:], *("1", "3")[len(sys.argv) - 2 :]]))

@@ -34,7 +34,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ]
     compute_dtype: Annotated[
         Literal["float32", "float16", "bfloat16"] | None,
-        Meta(description="number format to compute in; default: that of `precision`"),
+        Meta(description="number format to compute in; default: that of `precision`; not with `int8`"),
     ] = None
     double_quant: Annotated[
         bool, Meta(description="with `fp4` and `nf4`: quantize the scales of the weights too")

@@ -38,8 +38,8 @@ def bytes_of(path: Path, task: str = "text-embedding", **more: Any) -> dict[str,
         ({}, 4),
         ({"precision": "auto"}, 4),
         ({"precision": "bfloat16"}, 2),
-        ({"quantization": Quantization(type="int8")}, 1.1),
-        ({"quantization": Quantization(type="nf4")}, 0.6),
+        ({"quantization": Quantization(type="int8")}, 2.5),
+        ({"quantization": Quantization(type="nf4")}, 1.3),
     ],
 )
 def test_the_numbers_of_the_weights_are_counted_in_what_they_will_be(

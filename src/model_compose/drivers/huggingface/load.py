@@ -144,7 +144,8 @@ def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any =
     if options.quantization is not None:
         from model_compose.drivers.huggingface import quantize
 
-        details["quantization"] = quantize.after_loading(model, options.quantization, device)
+        how = quantize.after_loading(model, options.quantization, device)
+        details["quantization"] = f"{how}; weights {quantize.quantized_bytes(model) / 1e6:.0f} MB"
     return Loaded(model, device, dtype, details)
 
 
