@@ -9,6 +9,7 @@ import msgspec
 
 from model_compose.components.model.spec import SPEC as MODEL
 from model_compose.config.spec import ComponentSpec, DriverSpec, Positive, TaskDriver, TaskSpec, doc
+from model_compose.sources.spec import Source
 from model_compose.types import Result, Usage
 
 
@@ -138,6 +139,9 @@ class FixedCatalog:
 
     def drivers(self) -> tuple[str, ...]:
         return tuple(sorted(self._drivers))
+
+    def infer_task(self, source: Source) -> str | None:
+        return None
 
     def later(self, kind: str, name: str) -> bool:
         return name in _LATER[kind]

@@ -5,7 +5,6 @@ from __future__ import annotations
 LATER = "is known, and not supported yet"
 LATER_TASK = f"task `{{}}` {LATER}"
 LATER_TYPE = f"component type `{{}}` {LATER}"
-NO_TASK = "`task` is missing in the component"
 FRAGMENT = "`peft_adapters` belongs in a component"
 
 #: number of the block -> the block, and what is told of it now
@@ -568,10 +567,7 @@ component:
   precision: float32
   device: cpu
 """,
-        (
-            NO_TASK,
-            "the key `component` stands twice in one map",
-        ),
+        ("the key `component` stands twice in one map",),
     ),
     42: (
         """
@@ -581,7 +577,7 @@ component:
   quantization: int8
   device: cuda
 """,
-        (NO_TASK,),
+        (),
     ),
     43: (
         """
@@ -602,7 +598,7 @@ component:
     repository: novelist
     cache_dir: /srv/fast
 """,
-        (NO_TASK,),
+        (),
     ),
     45: (
         """

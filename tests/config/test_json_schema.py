@@ -70,7 +70,6 @@ MISTAKES = {
     "an unknown type": "component: {type: modell}",
     "no type": "component: {task: chat-completion}",
     "an unknown task": "component: {type: model, task: chat}",
-    "no task": "component: {type: model, model: ./x.gguf}",
     "a driver that is not there": "component: {type: model, task: text-embedding, driver: vllm}",
     "text for a number": "component: {type: model, task: chat-completion, temperature: hot}",
     "a number out of range": "component: {type: model, task: chat-completion, top_p: 2}",

@@ -85,8 +85,8 @@ def _described(component: Component, catalog: Catalog) -> dict[str, Any]:
 
     config, task, driver, weights = component.config, None, None, None
     if isinstance(config, ModelConfig):
-        task, spec = config.task, catalog.task(config.task)
-        assert spec is not None
+        task, spec = config.task, catalog.task(config.task or "")
+        assert spec is not None  # a component whose task is unknown has no configuration here
         driver = chosen_driver(config, spec, catalog)
         weights = None if config.model is None else str(source_of(config.model))
     return {"id": component.id, "type": component.type, "task": task, "driver": driver, "weights": weights}

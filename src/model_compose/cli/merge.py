@@ -56,14 +56,14 @@ def merge(
     _require_free(output)
 
     from model_compose.cli.downloads import shown_on
-    from model_compose.compose.catalog import BuiltIn
     from model_compose.compose.models import fetch, load_options, models_of, require_drivers
     from model_compose.runtime.host import named
     from model_compose.runtime.memory import cores
     from model_compose.sources.disk import size_text
 
-    catalog = BuiltIn()
-    project = Selection.of(context, files, env_files, variables).project(catalog)
+    selection = Selection.of(context, files, env_files, variables)
+    catalog = selection.looking()
+    project = selection.project(catalog)
     model = _chosen(models_of(project, catalog), component)
     work = _work(model, catalog)
     chosen = _weights(model, weights or ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from model_compose.cli.state import StateFolder
+    from model_compose.compose.inference import WithWeights
     from model_compose.config.schema import Project
     from model_compose.config.spec import Catalog
 
@@ -76,6 +78,15 @@ class Selection(msgspec.Struct, frozen=True):
 
         environment = Environment.collect(Path(), self.env_files, self.variables, os.environ)
         return load_project(self.files, environment, catalog)
+
+    def looking(self, *, download: bool = True) -> WithWeights:
+        """A catalog that looks at weights where the file names no task. Raises as `file` does."""
+        from model_compose.cli.downloads import shown_on
+        from model_compose.cli.terminal import say
+        from model_compose.compose.inference import WithWeights
+
+        show = shown_on(sys.stderr, lambda name, text: say(f"{name}: {text}", sys.stderr))
+        return WithWeights(self.file().parent, (lambda: show("weights")) if download else None)
 
     def file(self) -> Path:
         """The first file, absolute. Raises ConfigErrors if none is named and there is none."""

@@ -19,10 +19,9 @@ def plan(selection: Selection) -> list[str]:
     Raises ConfigErrors, and DriverMissing as `up` would.
     """
     from model_compose.cli.state import root_url
-    from model_compose.compose.catalog import BuiltIn
     from model_compose.compose.models import memory_budget, models_of, require_drivers
 
-    catalog = BuiltIn()
+    catalog = selection.looking(download=False)
     project = selection.project(catalog)
     models = models_of(project, catalog)
     require_drivers(models)

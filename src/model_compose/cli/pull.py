@@ -40,11 +40,11 @@ def pull(
 
     What has come stays when a download breaks off or is stopped; the next pull goes on from there.
     """
-    from model_compose.compose.catalog import BuiltIn
     from model_compose.compose.models import models_of
 
-    catalog = BuiltIn()
-    project = Selection.of(context, files, env_files, variables).project(catalog)
+    selection = Selection.of(context, files, env_files, variables)
+    catalog = selection.looking()
+    project = selection.project(catalog)
     wanted: dict[Source, list[str]] = {}
     for model in _chosen(models_of(project, catalog), components or ()):
         for source in model.sources():

@@ -59,11 +59,11 @@ def run(
     import asyncio
 
     from model_compose.cli.once import run_once, set_up_log
-    from model_compose.compose.catalog import BuiltIn
 
     set_up_log(verbose=is_verbose(context))
-    catalog = BuiltIn()
-    project = Selection.of(context, files, env_files, variables).project(catalog)
+    selection = Selection.of(context, files, env_files, variables)
+    catalog = selection.looking()
+    project = selection.project(catalog)
     printer = _Printer()
     show = None if no_stream or as_json or output is not None else printer.show
     try:

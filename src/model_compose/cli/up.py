@@ -71,9 +71,8 @@ def _serve(selection: Selection, log_format: LogFormat, *, verbose: bool, parent
     from model_compose.cli import log
     from model_compose.cli.downloads import Bars, Both, Lines
     from model_compose.cli.serve import serve
-    from model_compose.compose.catalog import BuiltIn
 
-    catalog = BuiltIn()
+    catalog = selection.looking()
     project = selection.project(catalog)
     state = selection.state()
     with state.hold():

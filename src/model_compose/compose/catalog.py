@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from model_compose.config.spec import ComponentSpec, DriverSpec, TaskSpec
 from model_compose.errors import ServiceError
+from model_compose.sources.spec import Source
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -62,6 +63,10 @@ class BuiltIn:
     def drivers(self) -> tuple[str, ...]:
         """Names of drivers."""
         return _folders("drivers")
+
+    def infer_task(self, source: Source) -> str | None:
+        """Nobody looks at weights here."""
+        return None
 
     def later(self, kind: str, name: str) -> bool:
         """Whether a name is known and not supported yet."""

@@ -71,8 +71,8 @@ def models_of(project: Project, catalog: Catalog) -> list[Model]:
 
 
 def _model(component: Component, config: ModelConfig, catalog: Catalog) -> Model:
-    task = catalog.task(config.task)
-    assert task is not None
+    task = catalog.task(config.task or "")
+    assert task is not None  # a project that can run has been looked at
     driver = catalog.driver(chosen_driver(config, task, catalog))
     assert driver is not None
     how = task_driver(task, driver)

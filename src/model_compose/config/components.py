@@ -92,8 +92,12 @@ class Components:
             return None
         config = spec.config(**{name: value for name, value in values.items() if name not in wrong})
         report = _Report(node, where, wrong, self._reader, self._mistakes)
+        if spec.complete is not None:
+            config = spec.complete(config, self._catalog, report)
         action = spec.action(config, self._catalog, report)
         if action is None:
+            if spec.complete is not None and not wrong:
+                self._check_keys(node, where)  # what it lacks hides no mistake in its other keys
             return None
         actions = Actions(action, where, self._catalog, self._mistakes).read(node, own | _COMMON)
         if actions is None:

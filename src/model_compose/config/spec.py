@@ -16,6 +16,7 @@ import msgspec
 
 from model_compose.config.annotations import meta
 from model_compose.config.quantities import Quantity
+from model_compose.sources.spec import Source
 
 NO_DEFAULT = msgspec.NODEFAULT
 
@@ -240,6 +241,7 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     """A type of component.
 
     config          the struct of its own keys
+    complete        fills in what a configuration leaves out
     action          checks what spans several keys, and says what its actions take; None: it cannot tell
     implementation  `package.module:Class` of what runs it
     """
@@ -249,6 +251,7 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     config: type[msgspec.Struct]
     action: Callable[[Any, Catalog, Report], ActionSpec | None]
     implementation: str
+    complete: Callable[[Any, Catalog, Report], Any] | None = None
 
 
 class Catalog(Protocol):
@@ -271,6 +274,12 @@ class Catalog(Protocol):
 
     def drivers(self) -> tuple[str, ...]:
         """The names of all drivers."""
+
+    def infer_task(self, source: Source) -> str | None:
+        """The task that the weights themselves tell; None where nobody looks at them, as in a check.
+
+        Raises ModelComposeError when they cannot be had, or do not tell.
+        """
 
     def later(self, kind: str, name: str) -> bool:
         """Whether a name is known of other versions of this format, and not supported by us yet.

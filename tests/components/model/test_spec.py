@@ -28,7 +28,7 @@ def config(keys: str, kind: str = TEXT) -> ModelConfig:
 def driver(keys: str) -> str:
     catalog = FixedCatalog()
     found = config(keys, EMBED)
-    task = catalog.task(found.task)
+    task = catalog.task(found.task or "")
     assert task is not None
     return chosen_driver(found, task, catalog)
 

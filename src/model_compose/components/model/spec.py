@@ -25,7 +25,7 @@ from model_compose.config.spec import (
 from model_compose.config.template import Map, compile_tree
 from model_compose.config.values import Type
 from model_compose.drivers.contract import Quantization
-from model_compose.errors import did_you_mean
+from model_compose.errors import ModelComposeError, did_you_mean
 from model_compose.sources.spec import (
     HubSource,
     LocalSource,
@@ -75,7 +75,10 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A model: where its weights come from, what it does, and how it runs."""
 
-    task: Annotated[str, doc("what the model does", refers_to="task")]
+    task: Annotated[
+        str | None,
+        doc("what the model does; default: what the configuration of the weights tells", refers_to="task"),
+    ] = None
     model: Annotated[
         str | HubSource | LocalSource | PypiSource | None,
         doc("where the weights come from: a path, a repository on the Hugging Face hub, or a map"),
@@ -172,9 +175,10 @@ def task_driver(task: TaskSpec, driver: DriverSpec) -> TaskDriver | None:
 
 
 def _action(config: ModelConfig, catalog: Catalog, report: Report) -> ActionSpec | None:
-    """Check what spans several keys; -> what an action of this model takes."""
-    task = catalog.task(config.task)
-    assert task is not None  # the reader has looked
+    """Check what spans several keys; -> what an action of this model takes, None if its task is unknown."""
+    task = None if config.task is None else catalog.task(config.task)
+    if task is None:
+        return None
     driver = _driver(config, task, catalog, report)
     how = task_driver(task, driver) if driver else None
     _check_device(config, driver, report)
@@ -195,6 +199,27 @@ def _action(config: ModelConfig, catalog: Catalog, report: Report) -> ActionSpec
         needs=task.needs if blend is None else _needs_weights(blend, task),
         given={} if blend is None else {"adapters": blend},
     )
+
+
+def _complete(config: ModelConfig, catalog: Catalog, report: Report) -> ModelConfig:
+    """Have the weights tell the task that the file does not."""
+    if config.task is not None or report.wrong("task"):
+        return config
+    if config.model is None or _are_wrong(config.model, report):
+        report.error("`task` is missing", hint=f"valid: {_tasks(catalog)}")
+        return config
+    try:
+        task = catalog.infer_task(source_of(config.model))
+    except ModelComposeError as error:
+        report.error(f"`task` is missing: {error}", "model", hint=f"valid tasks: {_tasks(catalog)}")
+        return config
+    if task is None:
+        report.warn("`task` is not named: the weights will tell it, and nothing more is checked here")
+    return replace(config, task=task)
+
+
+def _tasks(catalog: Catalog) -> str:
+    return ", ".join(f"`{name}`" for name in catalog.tasks())
 
 
 def _driver(config: ModelConfig, task: TaskSpec, catalog: Catalog, report: Report) -> DriverSpec | None:
@@ -352,5 +377,6 @@ SPEC = ComponentSpec(
     summary="A model that runs on this machine.",
     config=ModelConfig,
     action=_action,
+    complete=_complete,
     implementation="model_compose.components.model.component:ModelComponent",
 )
