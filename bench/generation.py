@@ -26,7 +26,7 @@ from bench.client import Connection
 from bench.processes import answers, free_port, program, service
 from bench.stats import Report
 
-PAIRS = 7
+PAIRS = 5
 TOKENS = 64
 THREADS = 2
 
@@ -177,7 +177,7 @@ async def main(report: Report) -> None:
             what = f"{callers} caller{'s' * (callers > 1)} ÷ `generate` on one batch"
             report.compare(what, *pairs, "tok/s", at_least=least)
         pairs = await _pairs(
-            lambda turn: _ours(port, prompts(32, turn)), lambda turn: ask("manager", prompts(32, turn)), 5
+            lambda turn: _ours(port, prompts(32, turn)), lambda turn: ask("manager", prompts(32, turn)), 3
         )
         report.compare("32 callers ÷ the library's own manager", *pairs, "tok/s", at_least=1.0)
         await _alone_or_together(report, port)
@@ -195,7 +195,7 @@ async def _alone_or_together(report: Report, port: int) -> None:
             await _stream(port, "__workflow__", _given(text))
         return 8 * TOKENS / (time.perf_counter() - began)
 
-    pairs = await _pairs(lambda turn: _ours(port, prompts(8, turn)), one_by_one, 5)
+    pairs = await _pairs(lambda turn: _ours(port, prompts(8, turn)), one_by_one, 3)
     report.compare("8 callers together ÷ one after the other", *pairs, "tok/s", at_least=2.0)
 
 
