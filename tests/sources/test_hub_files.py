@@ -80,6 +80,18 @@ def test_the_modules_of_a_sentence_embedder_are_taken() -> None:
     assert files([*wanted, "pytorch_model.bin", "2_Dense/pytorch_model.bin"]) == sorted(wanted)
 
 
+def test_a_module_whose_weights_are_in_another_format_is_taken_too() -> None:
+    wanted = ["config.json", "model.safetensors", "modules.json", "2_Dense/config.json"]
+    others = [
+        "pytorch_model.bin",
+        "3_Dense/pytorch_model.bin",
+        "3_Dense/model.safetensors",
+        "other/pytorch_model.bin",
+    ]
+    chosen = files([*wanted, "2_Dense/pytorch_model.bin", *others])
+    assert sorted(chosen) == sorted([*wanted, "2_Dense/pytorch_model.bin", "3_Dense/model.safetensors"])
+
+
 @pytest.mark.parametrize(
     "names", [["a.gguf"], ["a.gguf", "b.gguf", "README.md"], ["onnx/model.onnx", "config.json"]]
 )

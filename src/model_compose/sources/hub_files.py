@@ -54,6 +54,7 @@ def choose(names: Collection[str], filename: str | None, repository: str) -> Sel
         weights = [name for name in weights if "/" in name]
     if not weights:
         raise _nothing_to_load(names, repository)
+    weights += _of_modules(useful, {name.rpartition("/")[0] for name in weights})
     weights = [name for folder in _by_folder(weights) for name in _without_copies(folder)]
     _require_all_parts(weights, names, repository)
     kind = format_of_name(weights[0])
@@ -84,6 +85,17 @@ def _one(names: Collection[str], filename: str, repository: str) -> Selection:
         }
     files |= {name for name in names if name == f"{filename}_data"}  # ONNX keeps weights beyond 2 GB there
     return Selection(tuple(sorted(files)), min([filename, *_parts(filename)]), kind)
+
+
+def _of_modules(names: Iterable[str], had: Collection[str]) -> list[str]:
+    """PyTorch weights of modules of sentence-transformers (`2_Dense/`) that have none in another format."""
+    return [
+        name
+        for name in names
+        if format_of_name(name) == "pytorch"
+        and name.partition("_")[0].isdecimal()
+        and name.rpartition("/")[0] not in had
+    ]
 
 
 def _is_skipped(name: str) -> bool:
