@@ -16,7 +16,6 @@ import msgspec
 
 from model_compose.config.annotations import meta
 from model_compose.config.quantities import Quantity
-from model_compose.sources.spec import Source
 
 NO_DEFAULT = msgspec.NODEFAULT
 
@@ -275,8 +274,8 @@ class Catalog(Protocol):
     def drivers(self) -> tuple[str, ...]:
         """The names of all drivers."""
 
-    def infer_task(self, source: Source) -> str | None:
-        """The task that the weights themselves tell; None where nobody looks at them, as in a check.
+    def infer_task(self, source: Any) -> str | None:
+        """The task that the weights of a source tell; None where nobody looks at them, as in a check.
 
         Raises ModelComposeError when they cannot be had, or do not tell.
         """
