@@ -68,6 +68,7 @@ async def test_the_next_load_begins_anew(tmp_path: Path) -> None:
         await eventually(lambda: str(models.status()) == "loading weights 40%", "it loads again")
         go.touch()
         await models.state("echo", "ready")
+        assert str(models.status()) == "ready"
 
 
 async def test_a_download_is_shown_as_such_and_those_of_an_earlier_try_no_more(

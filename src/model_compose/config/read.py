@@ -63,7 +63,13 @@ class Reader:
         right = {name: value for name, value in values.items() if value is not WRONG}
         if any(field.required and field.name not in right for field in fields_of(cls)):
             return WRONG
-        return right if self._templates else cls(**right)
+        if self._templates:
+            return right
+        try:
+            return cls(**right)
+        except ValueError as error:  # what a struct says of several fields together
+            self._mistakes.add(f"{where}: {error}", node)
+            return WRONG
 
     def values(
         self, node: Node, cls: type[msgspec.Struct], where: str, part: Part | None = None

@@ -268,3 +268,10 @@ class TestAdapters:
             error.message == "`weight` must be a number: task `text-embedding` has one blend for all requests"
         )
         assert self.action("[{model: ./a.gguf, weight: 0.5}]", EMBED).spec.given == {}
+
+
+def test_what_a_quantization_cannot_be_together_is_told_with_its_place() -> None:
+    quantization = "quantization: {type: int8, double_quant: true}"
+    (error,) = errors(f"component: {{{TEXT}, model: ./w, {quantization}}}")
+    assert error.message.endswith("`double_quant` goes with `fp4` and `nf4` only")
+    assert error.place is not None
