@@ -8,7 +8,7 @@ import sys
 
 import uvloop
 
-from bench import encoders, engine, generation, overhead, startup
+from bench import encoders, engine, generation, loading, onnx_files, overhead, startup, upscale
 from bench.stats import Report
 
 PARTS = {
@@ -17,6 +17,9 @@ PARTS = {
     "engine": engine.main,
     "encoders": encoders.main,
     "generation": generation.main,
+    "loading": loading.main,
+    "onnx_files": onnx_files.main,
+    "upscale": upscale.main,
 }
 
 

@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -301,6 +302,11 @@ async def _chat_theirs(port: int, texts: list[str]) -> float:
     return sum(await asyncio.gather(*map(one, texts))) / (time.perf_counter() - began)
 
 
+def _state(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/components") as response:
+        return str(json.loads(response.read())[0]["state"])
+
+
 async def _start(report: Report) -> None:
     """From the start of a worker to the moment when it is ready, against doing only what must be done."""
     ours, bare = [], []
@@ -308,8 +314,12 @@ async def _start(report: Report) -> None:
     async with service(_file("a", preload="false", more="    keep_alive: 0\n")) as (port, _):
         for turn in range(6):
             began = time.perf_counter()
-            await _stream(port, "__workflow__", _given("Hello", max_output_length=1, min_output_length=1))
+            given = _given("Hello", max_output_length=1, min_output_length=1)
+            request = asyncio.create_task(_stream(port, "__workflow__", given))
+            while await asyncio.to_thread(_state, port) != "ready":
+                await asyncio.sleep(0.02)
             took = time.perf_counter() - began
+            await request
             with program("-c", BARE.format(model=str(smollm2_hf()))) as process:
                 assert process.stdout is not None
                 alone = float(await asyncio.to_thread(process.stdout.readline))

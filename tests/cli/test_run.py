@@ -4,15 +4,19 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from tests.cli.shell import ECHO, ECHO_AND_BROKEN, Shell, eventually
 
-from model_compose.cli.run import read_input, write_result
+from model_compose.cli.run import contents, read_input, with_uploads, write_result
 from model_compose.errors import BadRequest
+from model_compose.types import Blob
 
 process = pytest.mark.process
+
+PNG = Blob("image/png", b"\x89PNG", "a.png")
 
 
 @process
@@ -136,21 +140,21 @@ def test_a_file_is_as_it_was_when_it_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "out.txt"
-    write_result(file, "first")
+    write_result(file, b"first")
 
     def full(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space left"):
-        write_result(file, "second")
+        write_result(file, b"second")
     assert file.read_text() == "first"
     assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("target")
-    write_result(tmp_path / "link", "text")
+    write_result(tmp_path / "link", b"text")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_text() == "text"
 
@@ -173,3 +177,34 @@ def test_what_begins_like_json_must_be_json(text: str) -> None:
     with pytest.raises(BadRequest, match="is not JSON") as caught:
         read_input(text)
     assert caught.value.hint is not None
+
+
+def test_files_become_fields_of_the_input(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(PNG.data)
+    a, b = (f"image={tmp_path / name}" for name in ("a.png", "b.png"))
+    assert with_uploads(None, [a]) == {"image": PNG}
+    assert with_uploads({"scale": 2}, [a, b])["image"] == [PNG, Blob("image/png", PNG.data, "b.png")]
+    assert with_uploads("hello", []) == "hello"
+
+
+@pytest.mark.parametrize(
+    ("value", "upload", "message"),
+    [
+        ("hello", "image=a.png", "the input is a map"),
+        (None, "a.png", "names no field and file"),
+        (None, "image=", "names no field and file"),
+        (None, "image=no-such-file.png", "cannot be read: No such file"),
+    ],
+)
+def test_an_upload_that_cannot_be_is_told(value: Any, upload: str, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        with_uploads(value, [upload])
+
+
+def test_what_is_written_where(tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    assert contents(out, PNG) == [(out, PNG.data)]
+    assert contents(out, [PNG, PNG]) == [(tmp_path / f"out-{i}.png", PNG.data) for i in (1, 2)]
+    assert contents(out, "text") == [(out, b"text")]
+    assert contents(out, {"image": PNG})[0][1].startswith(b'{\n  "image": "data:image/png;base64,')

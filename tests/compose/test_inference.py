@@ -35,6 +35,7 @@ def folder_of(path: Path, architecture: str, **more: Any) -> Path:
         ("T5ForConditionalGeneration", "text-generation"),
         ("BertForSequenceClassification", "text-classification"),
         ("BertModel", "text-embedding"),
+        ("VisionEncoderDecoderModel", "image-to-text"),
     ],
 )
 def test_the_class_of_the_weights_tells_their_task(tmp_path: Path, architecture: str, task: str) -> None:
@@ -61,7 +62,12 @@ def test_what_tells_nothing_is_an_error(tmp_path: Path, content: str) -> None:
 
 def test_a_model_that_sees_is_not_taken_for_one_of_text(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="does not tell its task"):
-        told_task(folder_of(tmp_path, "BlipForConditionalGeneration", vision_config={}))
+        told_task(folder_of(tmp_path, "LlavaForConditionalGeneration", vision_config={}))
+
+
+@pytest.mark.parametrize("architecture", ["BlipForConditionalGeneration", "GitForCausalLM"])
+def test_a_model_that_describes_images_is_one_of_image_to_text(tmp_path: Path, architecture: str) -> None:
+    assert told_task(folder_of(tmp_path, architecture, vision_config={})) == "image-to-text"
 
 
 # In a file

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.compose.apps import ECHO, app_of, run_of
 from tests.runtime.pools import eventually, files
 
 from model_compose.compose.app import App
 from model_compose.compose.run import Run
-from model_compose.compose.store import RunRecord, RunStore, StoredRun
+from model_compose.compose.store import RunRecord, RunStore, StoredRun, packed, unpacked
 from model_compose.errors import Cancelled, InvalidInput, NotFound, Overloaded, ServiceError
+from model_compose.types import Blob
 
 ONE_SLOT = ECHO + "  options: {slots: 1}\n"
 
@@ -38,6 +41,33 @@ async def ended(app: App, task_id: str) -> RunRecord:
         while (record := await app.record(task_id)).finished is None:
             await asyncio.sleep(0.005)
     return record
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.builds(Blob, st.text(), st.binary()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(VALUES)
+def test_a_record_with_files_in_it_comes_back_as_it_was(output: Any) -> None:
+    record = RunRecord(task_id="1", workflow_id="w", status="completed", output=output)
+    assert unpacked(packed(record)) == record
+
+
+async def test_files_survive_a_restart_in_inputs_and_outputs(state: Path) -> None:
+    photo = Blob("image/png", b"\x89PNG", "photo.png")
+    waits = RunRecord(task_id="1", workflow_id="w", status="pending")
+    ended = RunRecord(task_id="2", workflow_id="w", status="completed", output=[photo], finished=1.0)
+    store = RunStore(state / "runs.sqlite")
+    await store.add(StoredRun(waits, {"image": photo, "text": "x"}))
+    await store.add(StoredRun(RunRecord(task_id="2", workflow_id="w", status="pending"), {}))
+    await store.update(ended)
+    await store.close()
+    again = RunStore(state / "runs.sqlite")
+    assert await again.unfinished() == [StoredRun(waits, {"image": photo, "text": "x"})]
+    assert await again.get("2") == ended
+    await again.close()
 
 
 # While the service runs

@@ -143,5 +143,8 @@ class FixedCatalog:
     def infer_task(self, source: Source) -> str | None:
         return None
 
+    def family(self, task: str, name: str) -> str | None:
+        return None
+
     def later(self, kind: str, name: str) -> bool:
         return name in _LATER[kind]

@@ -7,7 +7,6 @@ also checked with a catalog in which all tasks and drivers are there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -17,63 +16,22 @@ from model_compose.compose.catalog import BuiltIn
 from model_compose.config.environment import Environment
 from model_compose.config.project import load_project
 from model_compose.config.schema import Project
-from model_compose.config.spec import Catalog, DriverSpec, TaskDriver, TaskSpec, doc
+from model_compose.config.spec import Catalog, DriverSpec, TaskDriver
 from model_compose.errors import ConfigErrors
-
-
-class Caption(msgspec.Struct, kw_only=True):
-    """Describe an image."""
-
-    image: Annotated[Any, doc("the image")]
-    prompt: Annotated[str | None, doc("how the caption begins")] = None
-
-
-class Paint(msgspec.Struct, kw_only=True):
-    """Draw."""
-
-    prompt: Annotated[str, doc("what to see")]
-    width: Annotated[int, doc("pixels")] = 1024
-    height: Annotated[int, doc("pixels")] = 1024
-    num_inference_steps: Annotated[int, doc("steps")] = 28
-
-
-class Look(msgspec.Struct, kw_only=True):
-    """Do something with an image."""
-
-    image: Annotated[Any, doc("the image")]
-    scale: Annotated[int, doc("how much larger")] = 4
 
 
 class NoOptions(msgspec.Struct, kw_only=True):
     """It has none."""
 
 
-LATER_TASKS = {
-    name: TaskSpec(name, name, request, result, main, {}, default_driver="huggingface")
-    for name, request, result, main in (
-        ("image-to-text", Caption, str, "image"),
-        ("image-generation", Paint, bytes, "prompt"),
-        ("image-upscale", Look, bytes, "image"),
-        ("face-embedding", Look, dict, "image"),
-    )
-}
-
-
 class Everything(BuiltIn):
-    """What there is, and the tasks and drivers that are to come."""
-
-    def task(self, name: str) -> TaskSpec | None:
-        return LATER_TASKS.get(name) or super().task(name)
+    """What there is, and the drivers that are to come."""
 
     def driver(self, name: str) -> DriverSpec | None:
-        nowhere = TaskDriver("nowhere:Nothing")
         if name == "unsloth":
-            tasks = dict.fromkeys((*super().tasks(), *LATER_TASKS), nowhere)
+            tasks = dict.fromkeys(super().tasks(), TaskDriver("nowhere:Nothing"))
             return DriverSpec(name, name, NoOptions, tasks=tasks)
-        found = super().driver(name)
-        if found is not None and name == "huggingface":
-            return msgspec.structs.replace(found, tasks=dict.fromkeys(LATER_TASKS, nowhere))
-        return found
+        return super().driver(name)
 
 
 def project(text: str, folder: Path, catalog: Catalog) -> Project:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests import models, tiny_models
+from tests import models, onnx_files, tiny_diffusion, tiny_models, tiny_vision
 from tests.docs.pages import ROOT, blocks
 from tests.docs.running import Reader, copied, packages
 
@@ -47,6 +47,12 @@ def test_the_commands_of_an_example_work(example: str, tmp_path: Path) -> None:
     variables = {"EMBEDDING_MODEL": str(tiny), "ADAPTER": str(models.tiny_lora("arr"))}
     if example == "classification":
         variables["CLASSIFIER"] = str(tiny_models.classifier("bert", tmp_path / "classifier"))
+    elif example == "painting":
+        variables["PAINTER"] = str(tiny_diffusion.sdxl(tmp_path / "painter"))
+    elif example == "captioning":
+        variables["CAPTIONER"] = str(tiny_vision.captioner("blip", tmp_path / "captioner"))
+    elif example == "faces":
+        variables["FACES"] = str(onnx_files.zoo(tmp_path / "faces"))
     reader = _reader(example, tmp_path, tiny, **variables)
     assert reader.follow(list(blocks(ROOT / "examples" / example / "README.md")))
 

@@ -64,7 +64,7 @@ def echo(
 
     return ModelSetup(
         ModelPlan(name, preload=False, keep_alive_s=keep_alive_s, max_queue=max_queue),
-        Decoders(msgspec.msgpack.Decoder(result), msgspec.msgpack.Decoder(chunk)),
+        Decoders.of(result, chunk),
         prepared,
         embedded=embedded,
         load_timeout_s=load_timeout_s,
@@ -102,8 +102,8 @@ class Models:
     ) -> Call:
         return self.pool.submit(model, TextGeneration(prompt=prompt), streaming=streaming, bounded=bounded)
 
-    def embed(self, text: str, model: str = "echo") -> Call:
-        return self.pool.submit(model, TextEmbedding(text=text), streaming=False, bounded=False)
+    def embed(self, text: str, model: str = "echo", *, streaming: bool = False) -> Call:
+        return self.pool.submit(model, TextEmbedding(text=text), streaming=streaming, bounded=False)
 
     async def answer(self, prompt: str, model: str = "echo") -> str:
         return str((await self.ask(prompt, model).outcome()).result.text)

@@ -12,7 +12,8 @@ from tests.runtime.pools import Models, echo, eventually, files, running, settle
 
 from model_compose.drivers.contract import Outcome
 from model_compose.errors import Cancelled, EngineError, InvalidInput, ModelComposeError, OutOfMemory
-from model_compose.runtime.call import Call
+from model_compose.runtime.call import HIGH_WATER, Call
+from model_compose.tasks.text_embedding.spec import TextEmbedding
 
 STEPS = "tests.runtime.odd_models:Steps"
 
@@ -58,6 +59,61 @@ async def test_a_call_of_many_rows_is_cut_to_the_budget_and_put_together_again()
     async with running(steps()) as models:
         outcome = await models.embed(" ".join(["word"] * 10)).outcome()
         assert rows(outcome) == [4.0] * 8 + [2.0] * 2
+
+
+def several(models: Models, *texts: str) -> Call:
+    requests = [TextEmbedding(text=text) for text in texts]
+    return models.pool.submit("echo", requests, streaming=False, bounded=False, several=True)
+
+
+async def test_several_requests_in_one_call_have_a_result_each_in_order() -> None:
+    async with running(steps()) as models:
+        models.pool.want("echo")
+        await models.state("echo", "ready")
+        assert models.pool.takes_lists("echo")
+        outcome = await several(models, "a b", " ", "c", "d e f").outcome()
+        assert [each.embedding for each in outcome.result] == [[4.0, 4.0], [], [4.0], [4.0, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"), [("refused", InvalidInput), ("bad", EngineError), ("unfinished", EngineError)]
+)
+async def test_one_of_several_that_fails_fails_all(bad: str, error: type[ModelComposeError]) -> None:
+    async with running(steps()) as models:
+        call, other = several(models, "a", bad, "c"), models.embed("fine")
+        with pytest.raises(error):
+            await call.outcome()
+        assert len(rows(await other.outcome())) == 1
+
+
+async def test_several_that_nobody_waits_for_leave_together(tmp_path: Path) -> None:
+    async with running(steps()) as models:
+        first, go = await blocked(models, tmp_path)
+        call = several(models, "a", "b c")
+        await prepared(models)
+        models.pool.cancel(call)
+        last = models.embed("last")
+        go.touch()
+        assert rows((await settled([first, last]))[1]) == [1.0]
+
+
+async def test_an_engine_takes_no_lists() -> None:
+    async with running(echo(embedded=True)) as models:
+        models.pool.want("echo")
+        await models.state("echo", "ready")
+        assert not models.pool.takes_lists("echo")
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_nobody_waits_for_a_reader_that_is_slow(streaming: bool) -> None:
+    async with running(steps()) as models:
+        pieces = 3 * HIGH_WATER
+        request = TextEmbedding(text=" ".join(["word"] * pieces))
+        unread = models.pool.submit("echo", request, streaming=streaming, bounded=False)
+        assert len(rows(await models.embed("other").outcome())) == 1
+        assert len(rows(await unread.outcome())) == pieces
+        chunks = [chunk async for some in unread.chunks() for chunk in some] if streaming else []
+        assert len(chunks) == streaming * pieces
 
 
 async def test_a_call_without_rows_is_answered() -> None:
@@ -129,7 +185,7 @@ async def test_only_the_half_with_the_row_that_is_too_large_fails(tmp_path: Path
 async def test_a_row_of_which_something_was_seen_is_not_computed_again(tmp_path: Path) -> None:
     async with running(hungry(most=3)) as models:
         first, go = await blocked(models, tmp_path)
-        calls = [models.embed(word) for word in ("a", "streams", "b", "c")]
+        calls = [models.embed(word, streaming=word == "streams") for word in ("a", "streams", "b", "c")]
         await prepared(models)
         go.touch()
         _, *ends = await settled([first, *calls])

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from tests.runtime.pools import echo, eventually, running
+from tests.runtime.pools import echo, eventually, files, running, settled
 
-from model_compose.errors import Cancelled
+from model_compose.drivers.contract import Outcome
+from model_compose.errors import Cancelled, Overloaded
+from model_compose.runtime import pool
 from model_compose.runtime.call import HIGH_WATER, Call, Decoders
 from model_compose.runtime.host import CallSink
 from model_compose.runtime.messages import Call as CallMessage
 from model_compose.runtime.messages import Chunk, ToGateway, encoder
 from model_compose.tasks.generation import Completions, TextDelta
 
-DECODERS = Decoders(msgspec.msgpack.Decoder(Completions), msgspec.msgpack.Decoder(TextDelta))
+DECODERS = Decoders.of(Completions, TextDelta)
 
 
 def call_of(held: list[bool]) -> Call:
@@ -123,3 +126,18 @@ def test_who_asks_to_hear_of_a_cancellation_hears_once_even_if_late() -> None:
     token.cancel()
     token.on_cancel(lambda: heard.append("after"))
     assert heard == ["before", "after"]
+
+
+async def test_requests_that_hold_much_are_bounded_by_their_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MOST_HELD_BYTES", 3_500_000)
+    (go,) = files(tmp_path, "go")
+    async with running(echo(slots=1)) as models:
+        large = "x" * 1_000_000
+        calls = [models.ask(f"wait:{go} {large}", bounded=True) for _ in range(4)]
+        assert isinstance(calls[3].error(), Overloaded)
+        later = models.ask(f"wait:{go} {large}")  # of a run that was admitted before
+        go.touch()
+        assert [type(end) for end in await settled([*calls[:3], later])] == [Outcome] * 4
+        assert isinstance(await models.ask(large, bounded=True).outcome(), Outcome)

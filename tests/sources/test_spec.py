@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_compose.sources.known import KNOWN
 from model_compose.sources.spec import (
     ENDINGS,
     HubSource,
+    KnownSource,
     LocalSource,
     PypiSource,
     Source,
@@ -32,11 +34,30 @@ def test_any_other_text_is_a_hub_repository(text: str) -> None:
     assert parse_source(text) == HubSource(repository=text)
 
 
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_name_is_no_repository(name: str) -> None:
+    assert parse_source(name) == KnownSource(name=name)
+    assert mistake_in(KnownSource(name=name)) is None
+    assert parse_source(f"owner/{name}") == HubSource(repository=f"owner/{name}")
+    assert parse_source(f"./{name}") == LocalSource(path=f"./{name}")
+
+
+@pytest.mark.parametrize("text", ["RealESRGAN_x4plus.pth", "realesrgan_X4plus", "Buffalo_L.zip"])
+def test_a_name_that_is_nearly_known_is_no_repository_either(text: str) -> None:
+    mistake = mistake_in(parse_source(text))
+    assert mistake is not None
+    assert mistake.message == f"`{text}` is not the name of a repository"
+    assert mistake.hint.startswith("did you mean `")
+    assert mistake.hint.endswith(f"? a file is written `./{text}`")
+    assert mistake_in(parse_source(f"owner/{text}")) is None
+
+
 def test_mappings_are_told_apart_by_provider() -> None:
     written = {
         "huggingface": {"repository": "org/model", "revision": "v1", "filename": "a.gguf"},
         "local": {"path": "./model"},
         "pypi": {"package": "pkg==1.0", "filename": "a.gguf"},
+        "known": {"name": "buffalo_l"},
     }
     for provider, fields in written.items():
         source = msgspec.convert({"provider": provider, **fields}, Source)
@@ -52,7 +73,7 @@ def test_an_unknown_field_is_refused() -> None:
 
 def test_every_field_is_described() -> None:
     schema = msgspec.json.schema(Source)
-    for name in ("HubSource", "LocalSource", "PypiSource"):
+    for name in ("HubSource", "LocalSource", "PypiSource", "KnownSource"):
         fields = schema["$defs"][name]["properties"]
         assert all("description" in field for key, field in fields.items() if key != "provider")
 
@@ -106,6 +127,7 @@ def test_only_an_exact_version_is_a_pin(package: str, pin: tuple[str, str] | Non
         (PypiSource(package="a==1", filename=""), "filename"),
         (PypiSource(package="a==1", filename="x/.."), "filename"),
         (LocalSource(path=" "), "path"),
+        (KnownSource(name="nobody"), "name"),
         (HubSource(repository="a/b", endpoint="hub.example"), "endpoint"),
         (HubSource(repository="a/b", endpoint="file:///hub"), "endpoint"),
         (PypiSource(package="a==1", filename="x", index="./wheels"), "index"),

@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.engines import load_options, loaded, unseen
 
+from model_compose.drivers.alone import Alone
 from model_compose.drivers.contract import BatchModel, LoadOptions, Outcome
-from model_compose.drivers.huggingface.encoder import Alone
 
 __all__ = ["load_options", "loaded", "outcomes", "started"]
 

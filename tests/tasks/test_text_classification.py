@@ -15,7 +15,8 @@ from tests import models
 from tests.tasks.batches import load_options, outcomes, started
 
 from model_compose.errors import InvalidInput, ModelLoadError, RequestTooLong
-from model_compose.tasks.text_classification.huggingface import Classifier, sigmoid, softmax
+from model_compose.tasks.text_classification.huggingface import Classifier
+from model_compose.tasks.text_classification.labels import sigmoid, softmax
 from model_compose.tasks.text_classification.spec import TextClassification
 from model_compose.types import Usage
 
@@ -83,9 +84,9 @@ def test_it_is_what_a_pipeline_of_the_library_gives(classifier: Any) -> None:
     requests = [TextClassification(text=text, return_probabilities=True) for text in TEXTS.values()]
     for outcome, scores in zip(outcomes(classifier, requests), expected, strict=True):
         by_label = {each["label"]: each["score"] for each in scores}
-        assert dict(zip(classifier._labels, outcome.result.probabilities, strict=True)) == pytest.approx(
-            by_label, abs=1e-5
-        )
+        assert dict(
+            zip(classifier._labels.names, outcome.result.probabilities, strict=True)
+        ) == pytest.approx(by_label, abs=1e-5)
 
 
 @pytest.mark.model
@@ -125,7 +126,7 @@ def test_labels_that_do_not_exclude_each_other_are_those_that_fit(tmp_path: Path
     result = found.result
     fitting = [
         name
-        for name, probability in zip(model._labels, result.probabilities, strict=True)
+        for name, probability in zip(model._labels.names, result.probabilities, strict=True)
         if probability >= 0.5
     ]
     assert result.labels == fitting

@@ -14,6 +14,7 @@ from starlette.types import Scope
 from model_compose.api.asgi import header
 from model_compose.config.spec import fields_of
 from model_compose.errors import BadRequest, InvalidInput, did_you_mean
+from model_compose.types import Blob
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,7 +65,7 @@ async def run_request(scope: Scope, body: bytes) -> RunRequest:
     if media_type == _MULTIPART:
         form = await _multipart(scope, body)
         try:
-            return _from_form(form.multi_items())
+            return _from_form([(key, await _part(value)) for key, value in form.multi_items()])
         finally:
             await form.close()
     shown = header(scope, b"content-type").decode(errors="replace") or "none"
@@ -107,12 +108,16 @@ async def _multipart(scope: Scope, body: bytes) -> FormData:
         raise BadRequest(f"the form cannot be read: {error}") from error
 
 
+async def _part(value: str | UploadFile) -> str | Blob:
+    if isinstance(value, str):
+        return value
+    return Blob(value.content_type or "application/octet-stream", await value.read(), value.filename)
+
+
 def _from_form(items: list[tuple[str, Any]]) -> RunRequest:
     """Nested keys (`input[a][b]`) as maps; texts as the types that the fields want."""
     values: dict[str, Any] = {}
     for key, value in items:
-        if isinstance(value, UploadFile):
-            raise InvalidInput(f"`{key}` is a file, and no workflow here takes files", field=key)
         _put(values, key, value)
     try:
         return msgspec.convert(values, RunRequest, strict=False)
@@ -120,7 +125,8 @@ def _from_form(items: list[tuple[str, Any]]) -> RunRequest:
         raise _invalid(error) from error
 
 
-def _put(values: dict[str, Any], key: str, value: str) -> None:
+def _put(values: dict[str, Any], key: str, value: str | Blob) -> None:
+    """Several files under one key, which is what a form has for them, are a list."""
     first, *rest = key.replace("]", "").split("[")
     names = [first, *rest]
     if len(names) > MOST_LEVELS:
@@ -131,6 +137,10 @@ def _put(values: dict[str, Any], key: str, value: str) -> None:
             raise InvalidInput(f"`{key}` is both a value and a map", field=key)
         values = inner
     last = names[-1]
+    if isinstance(value, Blob) and isinstance(values.get(last), Blob | list):
+        before = values[last] if isinstance(values[last], list) else [values[last]]
+        values[last] = [*before, value]
+        return
     if last in values:
         raise InvalidInput(f"`{key}` is given twice", field=key)
     values[last] = value

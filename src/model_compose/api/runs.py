@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from model_compose.api import sse
@@ -31,7 +31,9 @@ from model_compose.compose.app import App
 from model_compose.compose.run import Run, usage_map
 from model_compose.config.schema import Workflow
 from model_compose.errors import BadRequest, Cancelled, InvalidInput, ModelComposeError
-from model_compose.types import plain
+from model_compose.types import Blob, for_json, plain
+
+_SHOWN: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
 
 class StartRun:
@@ -97,7 +99,7 @@ class StartRun:
             elif streaming:
                 await respond_events(send, _only(sse.data([output]) + _end(run)), _headers(run))
             elif request.output_only:
-                await respond(send, HTTPStatus.OK, msgspec.json.encode(plain(output)), headers=_headers(run))
+                await _respond_output(send, output, _headers(run))
             else:
                 await respond(send, HTTPStatus.OK, run.encoded())
         finally:
@@ -115,6 +117,24 @@ class StartRun:
             await respond_events(send, _only(_error(error)), _headers(run))
         else:
             await respond(send, HTTPStatus.OK, run.encoded())
+
+
+async def _respond_output(send: Send, output: Any, headers: Headers = ()) -> None:
+    """The output as the whole body: a file as its bytes, anything else as JSON."""
+    value = plain(output)
+    if isinstance(value, Blob):
+        await _respond_file(send, value, headers)
+    else:
+        await respond_json(send, for_json(value), headers=headers)
+
+
+async def _respond_file(send: Send, blob: Blob, headers: Headers) -> None:
+    """A browser shows pictures and saves everything else: what a client sent must not run as a page."""
+    kind = blob.media_type if blob.media_type in _SHOWN else "application/octet-stream"
+    name = f"; filename*=UTF-8''{quote(blob.name, safe='')}" if blob.name else ""
+    disposition = ("inline" if blob.media_type in _SHOWN else "attachment") + name
+    about = [(b"x-content-type-options", b"nosniff"), (b"content-disposition", disposition.encode())]
+    await respond(send, HTTPStatus.OK, blob.data, kind.encode(), [*headers, *about])
 
 
 async def _collected(run: Run, stream: Stream) -> Any:
@@ -188,11 +208,11 @@ class ShowTask:
             await respond_error(send, error)
             return
         if not output_only:
-            await respond_json(send, record)
+            await respond_json(send, record.for_json())
         elif record.finished is None:
             await respond_json(send, {"detail": "Task is still in progress."}, HTTPStatus.ACCEPTED)
         elif record.status == "completed":
-            await respond_json(send, record.output)
+            await _respond_output(send, record.output)
         else:
             code = record.error_type or ModelComposeError.code
             body = {"detail": record.error or "failed", "type": code}
@@ -213,7 +233,7 @@ class CancelTask:
             if run is not None:
                 run.cancel(Cancelled("cancelled by request"))
                 await run.wait()
-            await respond_json(send, await self._app.record(task_id))
+            await respond_json(send, (await self._app.record(task_id)).for_json())
         except ModelComposeError as error:
             await respond_error(send, error)
 
@@ -235,7 +255,7 @@ class WatchTask:
         except ModelComposeError as error:
             await respond_error(send, error)
             return
-        await respond_events(send, _only(sse.event("end", record)))
+        await respond_events(send, _only(sse.event("end", record.for_json())))
 
 
 async def _events(run: Run) -> AsyncGenerator[bytes]:

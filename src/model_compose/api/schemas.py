@@ -18,6 +18,13 @@ from model_compose.tasks.generation import Completion
 from model_compose.types import Result
 from model_compose.workflows.inputs import InputVariable, WorkflowInputs
 
+#: A picture of 32 by 32 pixels, half dark and half light.
+EXAMPLE_IMAGE: Final = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAGElEQVR42mPQQAMn0ADDqIJRBaMKRqoCAD2M4BBjbW"
+    "voAAAAAElFTkSuQmCC"
+)
+
 _BASIC: Final[dict[str, dict[str, Any]]] = {
     "string": {"type": "string"},
     "text": {"type": "string"},
@@ -94,6 +101,8 @@ def _example(schema: Mapping[str, Any]) -> Any:
     """A value that a schema allows; a text where it allows one."""
     if "default" in schema:
         return schema["default"]
+    if "examples" in schema:
+        return schema["examples"][0]
     if "enum" in schema:
         return schema["enum"][0]
     if "anyOf" in schema:
@@ -143,7 +152,9 @@ def _of_type(kind: Type) -> dict[str, Any]:
         low, high, *step = (resolve(option) for option in kind.options)
         return {"type": "number", "minimum": low, "maximum": high} | ({"multipleOf": step[0]} if step else {})
     if kind.name in MEDIA_TYPES:
-        return {"type": "string", "description": f"{kind.name}: a data URI, base64 or a URL"}
+        what = f"{kind.name}: a data URI, base64 or a URL; in a form, an upload"
+        example = {"examples": [EXAMPLE_IMAGE]} if kind.name == "image" else {}
+        return {"type": "string", "description": what, **example}
     return {**_BASIC.get(kind.name, {})}
 
 

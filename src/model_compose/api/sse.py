@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from model_compose.types import plain
+from model_compose.types import for_json
 
 
 def data(pieces: Iterable[Any]) -> bytes:
     """One unnamed event for each piece: texts as they are, anything else as JSON; null is left out."""
     out = []
     for piece in pieces:
-        value = plain(piece)
+        value = for_json(piece)
         if isinstance(value, str):
             out.append(_lines(value))
         elif value is not None:

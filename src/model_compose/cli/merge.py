@@ -70,7 +70,7 @@ def merge(
     require_drivers([model])
     show = shown_on(sys.stderr, lambda name, text: say(f"{name}: {text}", sys.stderr))
     loaded = fetch(model, project.folder, show, threading.Event())
-    options = load_options(model, loaded, cores(), output.absolute().parent)
+    options = load_options(model, loaded, cores(), output.absolute().parent, project.folder)
     adapters = tuple(msgspec.structs.replace(a, weight=chosen[a.name]) for a in options.adapters)
     named(work)(msgspec.structs.replace(options, adapters=adapters), output, _shown(model.name))
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from model_compose.cli import log
 from model_compose.cli.downloads import Stages, shown_on
+from model_compose.cli.meter import Meter
 from model_compose.cli.terminal import is_live, paint, say
 from model_compose.components.streams import Stream
 from model_compose.compose.app import App, Observer
@@ -33,16 +34,19 @@ async def run_once(
     """
     downloads = shown_on(sys.stderr, lambda component, text: say(f"{component}: {text}", sys.stderr))
     workflow = App(project, catalog, progress=downloads).workflow(name)
-    app = App(_needed(project, workflow), catalog, progress=downloads, observer=_Loading())
+    meter = Meter(sys.stderr)
+    app = App(_needed(project, workflow), catalog, progress=downloads, observer=_Loading(meter))
     app.inputs[workflow.id].accept(given)
     async with app:
         run, value = app.begin(workflow, given)
-        with contextlib.suppress(ModelComposeError):  # the run keeps it
+        run.on_progress = meter
+        with meter, contextlib.suppress(ModelComposeError):  # the run keeps it
             result = await app.execute(run, workflow, value, streaming=show is not None)
             if isinstance(result, Stream):
                 async with contextlib.aclosing(run.follow(result)) as stream:
                     async for pieces in stream:
                         if show is not None:
+                            meter.clear()
                             show(pieces)
     return run
 
@@ -57,7 +61,8 @@ def _needed(project: Project, workflow: Workflow) -> Project:
 class _Loading(Observer):
     """Says on a terminal what takes so long."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
         self._stages = Stages(lambda component, text: self._say(f"{component}: {text}"))
 
     def changed(self, model: str, state: State) -> None:
@@ -71,6 +76,7 @@ class _Loading(Observer):
 
     def _say(self, text: str) -> None:
         if is_live(sys.stderr):
+            self._meter.clear()
             say(paint(text, "dim", sys.stderr), sys.stderr)
 
 

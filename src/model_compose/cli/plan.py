@@ -11,6 +11,7 @@ from model_compose.sources.disk import size_text
 if TYPE_CHECKING:
     from model_compose.compose.models import Model
     from model_compose.config.schema import Project
+    from model_compose.sources.spec import LoadedSource, Source
 
 
 def plan(selection: Selection) -> list[str]:
@@ -47,6 +48,17 @@ def _row(model: Model, project: Project) -> list[str]:
     found = [locate(source, base_dir=project.folder) for source in sources]
     return [
         *(model.name, when, model.task.name, model.driver.name),
-        ", ".join(size_text(weights.size_bytes) if weights else "not yet" for weights in found) or "-",
+        ", ".join(_size(*each) for each in zip(sources, found, strict=True)) or "-",
         ", ".join(map(str, sources)) or "-",
     ]
+
+
+def _size(source: Source, found: LoadedSource | None) -> str:
+    from model_compose.sources.known import KNOWN
+    from model_compose.sources.spec import KnownSource
+
+    if found is not None:
+        return size_text(found.size_bytes)
+    if isinstance(source, KnownSource):
+        return f"not yet ({size_text(KNOWN[source.name].size_bytes)})"
+    return "not yet"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,7 @@ import typer
 from model_compose.cli.options import EnvFiles, Files, Selection, Variables, is_verbose
 from model_compose.cli.terminal import say, say_json
 from model_compose.errors import BadRequest
-from model_compose.types import plain
+from model_compose.types import Blob, for_json, plain
 
 
 def run(
@@ -32,10 +34,20 @@ def run(
             help="JSON, or plain text as the prompt. @FILE reads it from a file, - from stdin.",
         ),
     ] = None,
+    uploads: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--upload", "-u", metavar="FIELD=FILE", show_default=False, help="A file as a field of the input."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", show_default=False, help="Write the result to a file."
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="Write the result to a file; of several images each gets a number.",
         ),
     ] = None,
     no_stream: Annotated[
@@ -52,7 +64,7 @@ def run(
 
     Loads what the workflow needs, and nothing else. No service has to run.
     """
-    value = read_input(given)
+    value = with_uploads(read_input(given), uploads or ())
     if output is not None:
         _require_folder(output)
 
@@ -71,12 +83,16 @@ def run(
     finally:
         printer.end_line()
     if as_json:
-        say_json(ended.record())
+        say_json(ended.record().for_json())
     if ended.error is not None:
         raise ended.error
     if output is not None:
-        write_result(output, _as_text(ended.output))
-        say(f"written to {output}", sys.stderr)
+        for path, content in contents(output, ended.output):
+            write_result(path, content)
+            say(f"written to {path}", sys.stderr)
+    elif files_in(ended.output) and not as_json:
+        sizes = ", ".join(f"{each.media_type}, {len(each.data):,} bytes" for each in files_in(ended.output))
+        say(f"{sizes}; `-o FILE` writes it", sys.stderr)
     elif not as_json and not printer.printed:
         say(_as_text(ended.output).removesuffix("\n"))
 
@@ -114,13 +130,38 @@ def read_input(given: str | None) -> Any:
     return value
 
 
+def with_uploads(value: Any, uploads: Sequence[str]) -> Any:
+    """An input with files in fields of it; several of one field are a list.
+
+    uploads  `FIELD=FILE` each
+    Raises BadRequest for a file that cannot be read, and for an input that is no map.
+    """
+    if not uploads:
+        return value
+    if not isinstance(value, dict | None):
+        raise BadRequest("with `--upload`, the input is a map of the other fields")
+    found: dict[str, Any] = dict(value or {})
+    for upload in uploads:
+        field, equals, name = upload.partition("=")
+        if not (field and equals and name):
+            raise BadRequest(f"`--upload {upload}` names no field and file", hint="such as `image=photo.png`")
+        path = Path(name).expanduser()
+        blob = Blob(guess_type(path.name)[0] or "application/octet-stream", _bytes(path), path.name)
+        before = found.get(field)
+        found[field] = blob if before is None else [*(before if isinstance(before, list) else [before]), blob]
+    return found
+
+
 def _read(path: Path) -> str:
+    hint = "text that begins with @ is written as JSON, in double quotes"
+    return _decoded(_bytes(path, hint), f"`{path}`")
+
+
+def _bytes(path: Path, hint: str | None = None) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        hint = "text that begins with @ is written as JSON, in double quotes"
         raise BadRequest(f"`{path}` cannot be read: {error.strerror}", hint=hint) from None
-    return _decoded(content, f"`{path}`")
 
 
 def _typed(given: str) -> str:
@@ -148,7 +189,7 @@ class _Printer:
 
     def show(self, pieces: list[Any]) -> None:
         """Print pieces that came together."""
-        for value in map(plain, pieces):
+        for value in map(for_json, pieces):
             text = value if isinstance(value, str) else f"{msgspec.json.encode(value).decode()}\n"
             if text:
                 sys.stdout.write(text)
@@ -163,7 +204,7 @@ class _Printer:
 
 def _as_text(result: Any) -> str:
     """Text as it is, anything else as indented JSON."""
-    value = plain(result)
+    value = for_json(result)
     if isinstance(value, str):
         return value
     return f"{msgspec.json.format(msgspec.json.encode(value)).decode()}\n"
@@ -177,15 +218,32 @@ def _require_folder(output: Path) -> None:
         raise BadRequest(f"there is no folder `{output.parent}` to write into")
 
 
-def write_result(output: Path, text: str) -> None:
+def files_in(result: Any) -> list[Blob]:
+    """The files that a result is, one or several; none if it is anything else."""
+    value = plain(result)
+    several = value if isinstance(value, list) else [value]
+    return several if several and all(isinstance(each, Blob) for each in several) else []
+
+
+def contents(output: Path, result: Any) -> list[tuple[Path, bytes]]:
+    """What is written where: a file as its bytes, several of them as `name-1.png` and so on."""
+    files = files_in(result)
+    if not files:
+        return [(output, _as_text(result).encode())]
+    if len(files) == 1:
+        return [(output, files[0].data)]
+    return [(output.with_stem(f"{output.stem}-{i}"), blob.data) for i, blob in enumerate(files, 1)]
+
+
+def write_result(output: Path, content: bytes) -> None:
     """Write a file in one step: it is there as a whole, or as it was before."""
     if output.exists() and not output.is_file():  # such as /dev/stdout
-        output.write_text(text, encoding="utf-8")
+        output.write_bytes(content)
         return
     target = output.resolve()
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content)
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

@@ -15,13 +15,12 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from model_compose.components.contract import Component
+from model_compose.components.media import Media
 from model_compose.components.streams import Stream
 from model_compose.compose import models
 from model_compose.compose.run import Run
-from model_compose.compose.store import RunRecord, RunStore, StoredRun
+from model_compose.compose.store import RunRecord, RunStore, StoredRun, unpacked
 from model_compose.config.schema import Project, Workflow
 from model_compose.config.spec import Catalog
 from model_compose.errors import (
@@ -94,6 +93,7 @@ class App:
         self._expiring: asyncio.Task[None] | None = None
         self._components: dict[str, Component] = {}
         self._pool: ModelPool | None = None
+        self._media = Media.of(project)
         limit = project.controller.max_concurrent_count
         self._places = asyncio.Semaphore(limit) if limit else None
         names = {model.name for model in self.models}
@@ -138,7 +138,7 @@ class App:
             scratch=scratch,
             observer=self.observer,
         )
-        self._components = {m.name: models.component(m, self._pool) for m in self.models}
+        self._components = {m.name: models.component(m, self._pool, self._media) for m in self.models}
         for model in self.models:
             if model.config.preload:
                 self._pool.want(model.name)
@@ -241,7 +241,13 @@ class App:
             run.begin()
             await self._place(run)
             output = await run_workflow(
-                workflow, self.project, self._components, value, run, streaming=streaming
+                workflow,
+                self.project,
+                self._components,
+                value,
+                run,
+                streaming=streaming,
+                converters=self._media.converters,
             )
         except BaseException as error:
             run.fail(error)
@@ -321,8 +327,8 @@ class App:
         self.observer.run_ended(run)
 
     def _remember(self, run: Run) -> None:
-        self._finished[run.id] = run.encoded()
-        self._finished_bytes += len(run.encoded())
+        self._finished[run.id] = run.packed()
+        self._finished_bytes += len(self._finished[run.id])
         while len(self._finished) > REMEMBERED or self._finished_bytes > REMEMBERED_BYTES:
             _, oldest = self._finished.popitem(last=False)
             self._finished_bytes -= len(oldest)
@@ -334,7 +340,7 @@ class App:
             return run.record()
         record: RunRecord | None = None
         if task_id in self._finished:
-            record = msgspec.json.decode(self._finished[task_id], type=RunRecord)
+            record = unpacked(self._finished[task_id])
         elif self._store is not None:
             record = await self._store.get(task_id)
         ttl = self.project.controller.task_ttl

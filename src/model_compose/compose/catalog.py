@@ -2,7 +2,8 @@
 
 Built-in ones are the folders of `tasks/`, `drivers/` and `components/` that have a `spec.py` with a
 `SPEC`. Other packages add theirs by entry point (`model_compose.tasks`, `model_compose.drivers`,
-`model_compose.components`), looked up only when a file names something that is not built in.
+`model_compose.components`, and `model_compose.families` with names such as `image-upscale/my-net`), looked
+up only when a file names something that is not built in.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ _LATER: Final[Mapping[str, frozenset[str]]] = {
             *("vector-store", "workflow", "shell", "text-splitter", "image-processor"),
         )
     ),
-    "driver": frozenset(("unsloth", "vllm", "custom")),
-    "task": frozenset(("image-to-text", "image-generation", "image-upscale", "face-embedding")),
+    "driver": frozenset(("unsloth", "vllm")),
 }
 
 
@@ -68,9 +68,17 @@ class BuiltIn:
         """Nobody looks at weights here."""
         return None
 
+    def family(self, task: str, name: str) -> str | None:
+        """What an installed package adds as `architecture` of a task; it is imported in the worker only."""
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group="model_compose.families", name=f"{task}/{name}"):
+            return point.value
+        return None
+
     def later(self, kind: str, name: str) -> bool:
         """Whether a name is known and not supported yet."""
-        return name in _LATER[kind]
+        return name in _LATER.get(kind, ())
 
 
 class Installed(BuiltIn):

@@ -21,6 +21,10 @@ _TASKS: Final = (
     ("ForSequenceClassification", "text-classification"),
     ("Model", "text-embedding"),
 )
+#: Classes that describe images, whatever their names end with.
+_CAPTIONERS: Final = frozenset(
+    {"BlipForConditionalGeneration", "GitForCausalLM", "VisionEncoderDecoderModel"}
+)
 
 
 class WithWeights(BuiltIn):
@@ -54,6 +58,8 @@ def told_task(path: Path) -> str:
         return "text-embedding"
     config = _config(folder / "config.json")
     for name in config.get("architectures") or ():
+        if name in _CAPTIONERS:
+            return "image-to-text"
         for end, task in _TASKS:
             if str(name).endswith(end) and "vision_config" not in config:
                 return task

@@ -11,11 +11,13 @@ from pathlib import Path
 import msgspec
 
 from model_compose.about import install_command
+from model_compose.components.media import Media
 from model_compose.components.model.component import ModelComponent
 from model_compose.components.model.spec import (
     ModelConfig,
     adapter_name,
     chosen_driver,
+    implementation_of,
     source_of,
     task_driver,
 )
@@ -49,6 +51,7 @@ class Model(msgspec.Struct, frozen=True):
     task: TaskSpec
     driver: DriverSpec
     how: TaskDriver
+    implementation: str
 
     @property
     def name(self) -> str:
@@ -75,21 +78,23 @@ def _model(component: Component, config: ModelConfig, catalog: Catalog) -> Model
     assert task is not None  # a project that can run has been looked at
     driver = catalog.driver(chosen_driver(config, task, catalog))
     assert driver is not None
-    how = task_driver(task, driver)
+    how = task_driver(task, driver, config)
     assert how is not None
-    return Model(component, config, task, driver, how)
+    implementation = implementation_of(config, task, how, catalog)
+    assert implementation is not None
+    return Model(component, config, task, driver, how, implementation)
 
 
 def require_drivers(models: list[Model]) -> None:
     """Raise DriverMissing, with the command that installs it, when a driver's library is not there."""
     for model in models:
-        driver = model.driver
-        missing = [name for name in driver.modules if importlib.util.find_spec(name) is None]
-        if missing:
-            raise DriverMissing(
-                f"component `{model.name}` needs `{missing[0]}`, which is not installed",
-                hint=install_command(driver.extra) if driver.extra else f"install `{missing[0]}`",
-            )
+        for needs in (model.driver, model.how):
+            missing = [name for name in needs.modules if importlib.util.find_spec(name) is None]
+            if missing:
+                raise DriverMissing(
+                    f"component `{model.name}` needs `{missing[0]}`, which is not installed",
+                    hint=install_command(needs.extra) if needs.extra else f"install `{missing[0]}`",
+                )
 
 
 def memory_budget(project: Project) -> dict[str, int]:
@@ -112,9 +117,7 @@ def setup(model: Model, project: Project, cores: int, scratch: Path, progress: S
         max_queue=config.max_queue,
         max_active=model.component.max_concurrent_count,
     )
-    decoders = Decoders(
-        msgspec.msgpack.Decoder(model.task.result), msgspec.msgpack.Decoder(model.task.chunk or object)
-    )
+    decoders = Decoders.of(model.task.result, model.task.chunk)
 
     async def prepare(report: LoadProgress) -> Prepared:
         cancel = threading.Event()
@@ -141,14 +144,19 @@ def _prepare(
     """Get the weights, and say how large the model will be. Blocks."""
     require_drivers([model])
     loaded = fetch(model, folder, progress, cancel)
-    options = load_options(model, loaded, cores, scratch)
+    options = load_options(model, loaded, cores, scratch, folder)
     request = f"{model.task.request.__module__}:{model.task.request.__qualname__}"
     size = _size(model.config.memory, options, model.driver)
-    return Prepared(Load(PROTOCOL, model.how.implementation, request, options), {}, size)
+    return Prepared(Load(PROTOCOL, model.implementation, request, options), {}, size)
 
 
-def load_options(model: Model, loaded: list[LoadedSource], cores: int, scratch: Path) -> LoadOptions:
-    """What the driver is told of a model whose weights are `loaded`: its own, then its adapters'."""
+def load_options(
+    model: Model, loaded: list[LoadedSource], cores: int, scratch: Path, folder: Path
+) -> LoadOptions:
+    """What the driver is told of a model whose weights are `loaded`: its own, then its adapters'.
+
+    folder  where relative paths of the file start
+    """
     config = model.config
     source = loaded[0] if config.model is not None else None
     adapters = loaded[1:] if config.model is not None else loaded
@@ -162,6 +170,7 @@ def load_options(model: Model, loaded: list[LoadedSource], cores: int, scratch: 
         precision=config.precision,
         quantization=config.quantized,
         architecture=config.architecture,
+        implementation=_located(config.implementation, folder),
         low_cpu_mem_usage=config.low_cpu_mem_usage,
         fast_tokenizer=config.fast_tokenizer,
         max_seq_length=config.max_seq_length,
@@ -175,6 +184,14 @@ def load_options(model: Model, loaded: list[LoadedSource], cores: int, scratch: 
         warmup=config.warmup,
         options=config.options,
     )
+
+
+def _located(implementation: str | None, folder: Path) -> str | None:
+    """The user's own class, with the file that it is in as an absolute path."""
+    if implementation is None or not implementation.startswith((".", "/", "~")):
+        return implementation
+    path, _, name = implementation.rpartition(":")
+    return f"{folder / Path(path).expanduser()}:{name}"
 
 
 def _size(declared: int | None, options: LoadOptions, driver: DriverSpec) -> dict[str, int]:
@@ -206,6 +223,6 @@ def fetch(
     ]
 
 
-def component(model: Model, pool: ModelPool) -> ModelComponent:
+def component(model: Model, pool: ModelPool, media: Media) -> ModelComponent:
     """What workflows call."""
-    return ModelComponent(model.name, model.task, pool)
+    return ModelComponent(model.name, model.task, pool, media)

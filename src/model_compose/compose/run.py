@@ -12,10 +12,10 @@ import msgspec
 from ulid import ULID
 
 from model_compose.components.streams import Stream
-from model_compose.compose.store import RunRecord, RunState
+from model_compose.compose.store import RunRecord, RunState, packed
 from model_compose.drivers.contract import Outcome
 from model_compose.errors import Cancelled, EngineError, ModelComposeError
-from model_compose.types import FinishReason, Usage, plain
+from model_compose.types import FinishReason, Usage, for_json, plain
 from model_compose.workflows.run import JobState
 
 #: Events that somebody who watches a run may be behind; older ones are lost to them.
@@ -63,6 +63,8 @@ class Run:
         self.began = False
         #: Called once, when a model begins to work on it.
         self.on_began: Callable[[], object] | None = None
+        #: Called with how far a call is, whenever it says so.
+        self.on_progress: Callable[[int, int], object] | None = None
         #: What executes it, to be cancelled; and why it was, if it was.
         self.task: asyncio.Task[Any] | None = None
         self.reason: ModelComposeError | None = None
@@ -111,6 +113,8 @@ class Run:
     def progress(self, done: int, total: int) -> None:
         """Note how far a call is."""
         self._tell("progress", {"done": done, "total": total})
+        if self.on_progress is not None:
+            self.on_progress(done, total)
 
     def job(self, name: str, state: JobState) -> None:
         """Note the state of a job."""
@@ -162,7 +166,7 @@ class Run:
             if timing.state == "processing":
                 self.job(name, status)  # it is the one that streamed: the others have ended by now
         if self._watchers:
-            self._tell("end", msgspec.to_builtins(self.record()))
+            self._tell("end", self._for_json())
         self._done.set()
         self._on_end(self)
 
@@ -177,7 +181,7 @@ class Run:
             async for pieces in reader:
                 if self._watchers:
                     for piece in pieces:
-                        self._tell("chunk", plain(piece))
+                        self._tell("chunk", for_json(piece))
                 kept += pieces
                 yield pieces
             self.complete(await stream.whole(kept))
@@ -193,14 +197,21 @@ class Run:
             await stream.aclose()
 
     def record(self) -> RunRecord:
-        """The run as the API shows it."""
+        """The run as others see it; files in its output are still files."""
+        return self._record(plain(self.output))
+
+    def packed(self) -> bytes:
+        """The record of a run that has ended, to be read by `unpacked`."""
+        return packed(self.record(), self.encoded())
+
+    def _record(self, output: Any) -> RunRecord:
         info = self.error.info() if self.error else None
         usage = self.usage
         return RunRecord(
             task_id=self.id,
             workflow_id=self.workflow_id,
             status=self.status,
-            output=plain(self.output),
+            output=output,
             error=info.message if info else None,
             error_type=info.code if info else None,
             hint=info.hint if info else None,
@@ -214,8 +225,11 @@ class Run:
     def encoded(self) -> bytes:
         """The record as JSON; made once when the run has ended."""
         if self._encoded is None or not self.ended:
-            self._encoded = msgspec.json.encode(self.record())
+            self._encoded = msgspec.json.encode(self._record(for_json(self.output)))
         return self._encoded
+
+    def _for_json(self) -> dict[str, Any]:
+        return msgspec.to_builtins(self._record(for_json(self.output)))  # type: ignore[no-any-return]
 
     # Those who watch
 
@@ -225,7 +239,7 @@ class Run:
         for name, timing in self.jobs.items():
             watcher.put(RunEvent("job", {"id": name, **msgspec.to_builtins(timing)}))
         if self.ended:
-            watcher.put(RunEvent("end", msgspec.to_builtins(self.record())))
+            watcher.put(RunEvent("end", self._for_json()))
         self._watchers.append(watcher)
         try:
             while True:

@@ -7,6 +7,7 @@ happens on one thread of its own, off the event loop.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from model_compose.errors import InvalidInput, ServiceError
+from model_compose.types import Blob, for_json, mapped
 
 RunState = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
@@ -38,6 +40,10 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started: float | None = None
     finished: float | None = None
 
+    def for_json(self) -> RunRecord:
+        """It with data URIs in the places of files."""
+        return msgspec.structs.replace(self, output=for_json(self.output))
+
 
 class StoredRun(msgspec.Struct, frozen=True):
     """A record with the input that would be needed to run it again."""
@@ -59,6 +65,70 @@ CREATE TABLE IF NOT EXISTS runs (
 # Inputs may hold bytes; records are what the API shows, and JSON has integers of any size.
 _inputs = msgspec.msgpack.Encoder()
 _records = msgspec.json.Decoder(RunRecord)
+
+
+class _Files(msgspec.Struct, frozen=True, array_like=True, tag="files"):
+    """Something encoded where each file stands as a text that names it, and those files."""
+
+    encoded: bytes
+    files: dict[str, Blob]
+
+
+_files = msgspec.msgpack.Decoder(_Files)
+#: What an encoded `_Files` begins with: an array of three, and its tag. JSON and our inputs never do.
+_FILES_BEGIN = msgspec.msgpack.encode(_Files(b"", {}))[:7]
+
+
+def packed(record: RunRecord, encoded: bytes | None = None) -> bytes:
+    """A record in the form that `unpacked` reads: JSON, with the files of its output beside it.
+
+    encoded  its JSON, if that was made and has no files in it
+    """
+    output, files = _apart(record.output)
+    if not files:
+        return encoded or msgspec.json.encode(record)
+    bare = msgspec.json.encode(msgspec.structs.replace(record, output=output))
+    return msgspec.msgpack.encode(_Files(bare, files))
+
+
+def unpacked(content: bytes) -> RunRecord:
+    """What `packed` gave. Raises msgspec.MsgspecError for anything else."""
+    if not content.startswith(_FILES_BEGIN):
+        return _records.decode(content)
+    found = _files.decode(content)
+    record = _records.decode(found.encoded)
+    return msgspec.structs.replace(record, output=_together(record.output, found.files))
+
+
+def _packed_input(value: Any) -> bytes:
+    bare, files = _apart(value)
+    content = _inputs.encode(bare)
+    return msgspec.msgpack.encode(_Files(content, files)) if files else content
+
+
+def _unpacked_input(content: bytes) -> Any:
+    if not content.startswith(_FILES_BEGIN):
+        return msgspec.msgpack.decode(content)
+    found = _files.decode(content)
+    return _together(msgspec.msgpack.decode(found.encoded), found.files)
+
+
+def _apart(value: Any) -> tuple[Any, dict[str, Blob]]:
+    """A value with a name in the place of each file, and the files by name; nobody can guess the names."""
+    files: dict[str, Blob] = {}
+
+    def name(each: Any) -> Any:
+        if not isinstance(each, Blob):
+            return each
+        key = secrets.token_hex(16)
+        files[key] = each
+        return key
+
+    return mapped(value, name), files
+
+
+def _together(value: Any, files: dict[str, Blob]) -> Any:
+    return mapped(value, lambda each: files.get(each, each) if isinstance(each, str) else each)
 
 
 class RunStore:
@@ -96,17 +166,17 @@ class RunStore:
     async def add(self, run: StoredRun) -> None:
         """Store a new run; it is safe when this returns. Raises InvalidInput for an integer too large."""
         try:
-            given = _inputs.encode(run.input)
+            given = _packed_input(run.input)
         except OverflowError as error:
             raise InvalidInput("an integer of the input has more than 64 bits", field="input") from error
-        record = msgspec.json.encode(run.record)
+        record = packed(run.record)
         row = (run.record.task_id, run.record.status, None, record, given)
         await self._do(lambda db: db.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?)", row))
 
     async def update(self, record: RunRecord) -> None:
         """Store a new state of a run; the input of one that has ended is forgotten."""
         sql = "UPDATE runs SET status = ?, finished = ?, record = ? WHERE id = ?"
-        row = (record.status, record.finished, msgspec.json.encode(record), record.task_id)
+        row = (record.status, record.finished, packed(record), record.task_id)
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(sql, row)
@@ -121,7 +191,7 @@ class RunStore:
 
         def work(db: sqlite3.Connection) -> RunRecord | None:
             row = db.execute(sql, (task_id,)).fetchone()
-            return _records.decode(row[0]) if row else None
+            return unpacked(row[0]) if row else None
 
         return await self._do(work)
 
@@ -131,9 +201,7 @@ class RunStore:
 
         def work(db: sqlite3.Connection) -> list[StoredRun]:
             rows = db.execute(sql).fetchall()
-            return [
-                StoredRun(_records.decode(record), msgspec.msgpack.decode(given)) for record, given in rows
-            ]
+            return [StoredRun(unpacked(record), _unpacked_input(given)) for record, given in rows]
 
         return await self._do(work)
 

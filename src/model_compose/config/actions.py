@@ -24,6 +24,7 @@ from model_compose.config.shape import Ids, listed, names_of, one_default, part
 from model_compose.config.spec import ActionSpec, Catalog, Field, fields_of
 from model_compose.config.template import accept_lists
 from model_compose.config.tree import Entry, Node, at_key, locate_key
+from model_compose.config.values import Type
 
 _SOURCES: Mapping[str, Known] = {"input": None, "context": CONTEXT}
 _COMMON = names_of(ActionKeys)
@@ -133,7 +134,7 @@ class Actions:
             self.refuse(entry, field, data)
             tree = compiled(entry.node, self.mistakes, UNSET if data is WRONG else data)
             check_references(entry.node, tree, _SOURCES, self.mistakes)
-            values[field.name] = accept_lists(tree) if field.many else tree
+            values[field.name] = _of_slot(tree, field)
         # What it is about comes from the input, where the file does not say otherwise.
         missing = [f for f in fields_of(self.spec.request) if f.required and f.name not in given]
         return {**self.spec.given, **{f.name: self.from_input(f) for f in missing}, **values}
@@ -173,4 +174,11 @@ class Actions:
             assert isinstance(template, Template)
             assert isinstance(template.whole, Reference)
             tree = replace(template.whole, default=tree)
-        return accept_lists(tree) if field.many else tree
+        return _of_slot(tree, field)
+
+
+def _of_slot(tree: Tree, field: Field) -> Tree:
+    """A tree that fills a field: what it is converted to follows from what the field takes."""
+    if field.media is not None and isinstance(tree, Reference) and tree.type is None:
+        tree = replace(tree, type=Type(field.media))
+    return accept_lists(tree) if field.many else tree

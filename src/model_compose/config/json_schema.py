@@ -128,15 +128,21 @@ class _Builder:
     ) -> tuple[dict[str, JsonSchema], list[JsonSchema]]:
         """`driver` as one of those that do the task, and `options` as what that one has."""
         drivers = [driver for name in self.catalog.drivers() if (driver := self.catalog.driver(name))]
-        able = [driver for driver in drivers if driver.name in task.drivers or task.name in driver.tasks]
+        able = [d for d in drivers if d.name in task.drivers or task.name in d.tasks or d.own]
         options = {driver.name: self.values.struct(driver.options) for driver in able}
+        free = [{"type": "object"}] if any(driver.own for driver in able) else []
         choice = any_of([_choice((driver.name, driver.summary) for driver in able), {"type": "null"}])
         chosen = {
             "driver": {"description": own["driver"]["description"], **choice},
-            "options": {"description": own["options"]["description"], **any_of([*options.values()])},
+            "options": {"description": own["options"]["description"], **any_of([*options.values(), *free])},
         }
         rules = [_when("driver", name, {"properties": {"options": each}}) for name, each in options.items()]
-        return chosen, rules
+        if not free:
+            return chosen, rules
+        # A class of the user's own has options of its own.
+        about = {"description": own["options"]["description"]}
+        rules.append({"properties": {"options": {**about, **any_of([*options.values()])}}})
+        return chosen, [{"if": {"required": ["implementation"]}, "else": {"allOf": rules}}]
 
     def action_keys(self, name: str, action: ActionSpec | None) -> dict[str, JsonSchema]:
         """What an action takes: what all actions have, and the fields of its request, some of them nested."""

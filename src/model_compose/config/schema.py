@@ -61,6 +61,14 @@ class Controller(Adapter, frozen=True, kw_only=True):
         doc("what runs may take to end when the service stops; then they are cancelled", quantity=PAUSE),
     ] = 30.0
     task_ttl: Annotated[float, doc("how long a finished run can be asked for", quantity=DURATION)] = 3600.0
+    file_roots: Annotated[
+        tuple[str, ...],
+        doc("folders in which an input `${... as image;path}` may name files; none by default"),
+    ] = ()
+    fetch_hosts: Annotated[
+        tuple[str, ...],
+        doc("hosts whose URLs an input may name although their addresses are private; none by default"),
+    ] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,12 +19,14 @@ from model_compose.config.quantities import Quantity
 
 NO_DEFAULT = msgspec.NODEFAULT
 
+Media = Literal["image", "file"]
+
 #: For fields that may also be null: limits stand at the number, not at the union.
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 
-_EXTRAS = ("aliases", "many", "also", "template", "quantity", "refers_to", "later")
+_EXTRAS = ("aliases", "many", "also", "template", "quantity", "refers_to", "later", "media")
 
 
 def doc(
@@ -37,6 +39,7 @@ def doc(
     quantity: Quantity | None = None,
     refers_to: Literal["component", "task"] | None = None,
     later: Mapping[str, str | None] | None = None,
+    media: Media | None = None,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
@@ -51,6 +54,7 @@ def doc(
     quantity  how a value with a unit is read
     refers_to of which kind in the catalog it is a name
     later     values that other versions of this format have, and what to write instead if there is something
+    media     of a task's request: the `Blob` is one of these, and may come as an upload, a data URI or a URL
     """
     limits = {"ge": ge, "gt": gt, "le": le, "min_length": min_length}
     given: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
@@ -62,6 +66,7 @@ def doc(
         "quantity": quantity,
         "refers_to": refers_to,
         "later": later or {},
+        "media": media,
     }
     return msgspec.Meta(description=description, extra=extra, **given)
 
@@ -80,11 +85,12 @@ class Field(msgspec.Struct, frozen=True):
     quantity: Quantity | None = None
     refers_to: Literal["component", "task"] | None = None
     later: Mapping[str, str | None] = {}
+    media: Media | None = None
 
     @property
     def accepts(self) -> Any:
         """The type of what a file or a request may give: one value, another form of it, or many."""
-        one = self.type if self.also is None else self.type | self.also
+        one = str if self.media is not None else self.type if self.also is None else self.type | self.also
         return list[one] | one if self.many else one  # type: ignore[valid-type]
 
     @property
@@ -149,10 +155,17 @@ class TaskDriver(msgspec.Struct, frozen=True):
 
     implementation  `package.module:Class`, imported in the worker and nowhere else
     refuses         parameters of the task that this engine does not have, each with the reason
+    families        what a file may name as `architecture`, each with what it is there; the implementation is
+                    asked for the rest, and for one that is named where there are none
+    modules         what must be importable, beside what the driver needs for every task
+    extra           our optional dependencies that bring those
     """
 
     implementation: str
     refuses: Mapping[str, str] = {}
+    families: Mapping[str, str] = {}
+    modules: tuple[str, ...] = ()
+    extra: str | None = None
 
 
 class TaskSpec(msgspec.Struct, frozen=True):
@@ -194,6 +207,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     tasks         tasks that it does beside those whose own specs name it: for drivers from elsewhere
     estimate      `package.module:function` of a `LoadOptions` -> bytes by memory pool
     needs_model   whether a component must name weights
+    own           `package.module:Class` that hosts a class of the user's own, `implementation` in a file
     merge         `package.module:function` of a `LoadOptions`, a folder and a `LoadProgress`: writes the
                   model with its adapters in its weights
     check         notes what is wrong with a component's configuration and its options together
@@ -210,6 +224,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     tasks: Mapping[str, TaskDriver] = {}
     estimate: str | None = None
     needs_model: bool = True
+    own: str | None = None
     merge: str | None = None
     check: Callable[[Any, Any, Report], None] | None = None
 
@@ -279,6 +294,9 @@ class Catalog(Protocol):
 
         Raises ModelComposeError when they cannot be had, or do not tell.
         """
+
+    def family(self, task: str, name: str) -> str | None:
+        """`package.module:Class` of a family that an installed package adds to driver `custom` for a task."""
 
     def later(self, kind: str, name: str) -> bool:
         """Whether a name is known of other versions of this format, and not supported by us yet.

@@ -34,7 +34,7 @@ from model_compose.config.expression import (
     references,
     render,
 )
-from model_compose.config.values import LISTS, shown, to_text
+from model_compose.config.values import LISTS, MEDIA_TYPES, TEXT_TYPES, shown, to_text
 from model_compose.errors import InvalidInput
 from model_compose.types import Result, plain
 
@@ -53,8 +53,8 @@ def compile_tree(data: Any) -> Any:
 
 
 def accept_lists(tree: Any) -> Any:
-    """A compiled tree for a slot that takes a list of texts: `${x as text}` leaves a list a list there."""
-    if isinstance(tree, Reference) and tree.type is not None and tree.type.is_text:
+    """A compiled tree for a slot that takes a list: `${x as text}`, or `as image`, leaves a list a list."""
+    if isinstance(tree, Reference) and tree.type is not None and tree.type.name in TEXT_TYPES | MEDIA_TYPES:
         return replace(tree, type=replace(tree.type, lists=True))
     return tree
 

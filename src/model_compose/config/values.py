@@ -17,7 +17,7 @@ import msgspec
 
 from model_compose.config.scalars import resolve
 from model_compose.errors import InvalidInput
-from model_compose.types import Result, plain
+from model_compose.types import Blob, Result, for_json, plain
 
 TEXT_TYPES = frozenset({"string", "text", "markdown"})
 MEDIA_TYPES = frozenset({"image", "audio", "video", "file"})
@@ -43,7 +43,7 @@ class Type(msgspec.Struct, frozen=True):
     options     the choices of a select; minimum, maximum and step of a slider; the paths of `object[]/a,b.c`
     attributes  name and text of each: `rate=16000` of `audio/pcm[rate=16000]`
     format      how the value of a media type is written down: one of MEDIA_FORMATS
-    lists       a text type in a slot that takes a list of texts: a list stays a list of texts
+    lists       a text or media type in a slot that takes a list of them: a list stays a list
     """
 
     name: str
@@ -109,15 +109,17 @@ def _convert_one(value: Any, wanted: Type, field: str, converters: Converters) -
     conversion = _CONVERSIONS.get(wanted.name)
     if conversion is not None:
         return conversion(value, field)
-    if wanted.name == "base64" and isinstance(value, str | bytes | bytearray | memoryview):
-        octets = value.encode() if isinstance(value, str) else value
+    value = plain(value)
+    if wanted.name == "base64" and isinstance(value, str | bytes | bytearray | memoryview | Blob):
+        octets = value.data if isinstance(value, Blob) else value
+        octets = octets.encode() if isinstance(octets, str) else octets
         return base64.b64encode(octets).decode("ascii")
     converter = converters.get(wanted.name)
     if converter is not None:
         return converter(value, wanted, field)
     if wanted.name == "base64":
         raise _wrong(value, "bytes or a text", field)
-    return value
+    return value.data_uri() if isinstance(value, Blob) and wanted.format == "data-uri" else value
 
 
 def to_text(value: Any, field: str) -> str:
@@ -137,8 +139,10 @@ def to_text(value: Any, field: str) -> str:
             raise InvalidInput(f"`{field}`: these bytes are not UTF-8 text", field=field) from None
     if isinstance(value, Result):
         return to_text(value.plain(), field)
+    if isinstance(value, Blob):
+        return value.data_uri()
     try:
-        return msgspec.json.encode(plain(value), enc_hook=_refuse).decode()
+        return msgspec.json.encode(for_json(value), enc_hook=_refuse).decode()
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
         raise InvalidInput(
             f"`{field}`: a `{type(value).__name__}` cannot be written as text", field=field
@@ -248,8 +252,10 @@ def _wrong(value: Any, what: str, field: str) -> InvalidInput:
 
 def shown(value: Any) -> str:
     """`value` in backticks, short enough for one line of a message."""
+    if isinstance(value, Blob):
+        return f"a file of {len(value.data)} bytes"
     try:
-        text = msgspec.json.encode(plain(value), enc_hook=_refuse).decode()
+        text = msgspec.json.encode(for_json(value), enc_hook=_refuse).decode()
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
         return f"a `{type(value).__name__}`"
     return f"`{text}`" if len(text) <= 80 else f"`{text[:77]}...`"

@@ -61,6 +61,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads     CPU threads that the worker may use while it computes
     scratch     a private folder that is removed with the service, for sockets and the like
     warmup      compute once before `load` returns
+    implementation  the user's own class, `/path/to/file.py:Class` or `package.module:Class`
     options     the driver's own settings, checked against its options class
     """
 
@@ -73,6 +74,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     precision: str | None = None
     quantization: Quantization | None = None
     architecture: str | None = None
+    implementation: str | None = None
     low_cpu_mem_usage: bool = False
     fast_tokenizer: bool = True
     max_seq_length: int | None = None
@@ -89,6 +91,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     threads         CPU threads that it computes with
     elastic         it can change that number while it is loaded (`Step.threads`, `EngineModel.lease`)
     context_length  tokens of prompt and completion that one request may have
+    lists           one call may carry several requests; the runtime says so of every `BatchModel`
     details         shown by `ps`: quantization, device, ...
     """
 
@@ -96,6 +99,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     elastic: bool = False
     context_length: int | None = None
+    lists: bool = False
     details: dict[str, str] = {}
 
 
@@ -157,7 +161,7 @@ class Step(Protocol):
         """CPU threads leased for this pass."""
 
     def emit(self, i: int, chunk: Any) -> None:
-        """Stream one chunk of item `i`."""
+        """Stream one chunk of item `i`, if anybody wants chunks. Never waits for a slow reader."""
 
     def progress(self, i: int, done: int, total: int) -> None:
         """Report how far item `i` is."""

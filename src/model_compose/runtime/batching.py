@@ -7,6 +7,9 @@ that tokenizing and encoding overlap computing. `batch.py` decides what goes tog
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
+import operator
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,14 +26,32 @@ if TYPE_CHECKING:
 
 
 class _Pending:
-    """A call between `prepare` and `finish`."""
+    """A call between `prepare` and `finish`: its requests, and the rows of each."""
 
-    def __init__(self, request: Any, sink: CallSink, items: Sequence[Item]) -> None:
-        self.request = request
+    def __init__(self, call: Call, requests: Sequence[Any], sink: CallSink, rows: list[list[Item]]) -> None:
         self.sink = sink
-        self.items = items
-        self.raws: list[Any] = [None] * len(items)
-        self.missing = len(items)
+        self.items = [item for items in rows for item in items]
+        self.raws: list[Any] = [None] * len(self.items)
+        self.missing = len(self.items)
+        self._several = call.several
+        self._requests = requests
+        self._sizes = [len(items) for items in rows]
+
+    def outcome(self, finish: Callable[[Any, Sequence[Any]], Outcome]) -> Outcome:
+        """What comes of its rows. Raises what the first of those failed with, or what `finish` raises."""
+        for raw in self.raws:
+            if isinstance(raw, BaseException):
+                raise raw
+        raws = iter(self.raws)
+        found = [
+            finish(request, list(itertools.islice(raws, size)))
+            for request, size in zip(self._requests, self._sizes, strict=True)
+        ]
+        if not self._several:
+            return found[0]
+        usages = [outcome.usage for outcome in found if outcome.usage is not None]
+        usage = functools.reduce(operator.add, usages) if usages else None
+        return Outcome([outcome.result for outcome in found], usage)
 
 
 class _Step:
@@ -47,8 +68,10 @@ class _Step:
         return [pending.items[row.index] for row, pending in self._rows]
 
     def emit(self, i: int, chunk: Any) -> None:
-        self._begun.add(i)
-        self._rows[i][1].sink.emit(chunk)
+        sink = self._rows[i][1].sink
+        if sink.streaming:
+            self._begun.add(i)
+            sink.post(chunk)
 
     def again(self) -> list[int]:
         """Rows that can be computed again: nobody has seen anything of them."""
@@ -92,8 +115,8 @@ class BatchLoop:
         self._device = threading.Thread(target=self._compute, name="device", daemon=True)
         self._device.start()
 
-    def serve(self, call: Call, request: Any, sink: CallSink) -> None:
-        self._beside.submit(self._prepare, call, request, sink)
+    def serve(self, call: Call, requests: list[Any], sink: CallSink) -> None:
+        self._beside.submit(self._prepare, call, requests, sink)
 
     def cancel(self, call: int) -> None:
         with self._wake:
@@ -117,13 +140,13 @@ class BatchLoop:
         await asyncio.to_thread(self._device.join)
         self._beside.shutdown(wait=True)
 
-    def _prepare(self, call: Call, request: Any, sink: CallSink) -> None:
+    def _prepare(self, call: Call, requests: list[Any], sink: CallSink) -> None:
         try:
             if _cancelled(sink):
                 raise Cancelled("the caller went away")
-            items = self._model.prepare(request)
-            if not items:
-                self._ends(call.id, self._model.finish(request, []))
+            pending = _Pending(call, requests, sink, [self._model.prepare(each) for each in requests])
+            if not pending.items:
+                self._ends(call.id, pending.outcome(self._model.finish))
                 return
         except Exception as error:  # noqa: BLE001  it goes to the caller of this one request
             self._ends(call.id, error)
@@ -132,8 +155,8 @@ class BatchLoop:
             if _cancelled(sink):  # while it was prepared, when `cancel` did not know it yet
                 self._ends(call.id, Cancelled("the caller went away"))
                 return
-            self._calls[call.id] = _Pending(request, sink, items)
-            rows = [Row(call.id, i, item.cost, item.key, call.alone) for i, item in enumerate(items)]
+            self._calls[call.id] = pending
+            rows = [Row(call.id, i, item.cost, item.key, call.alone) for i, item in enumerate(pending.items)]
             self._batcher.add(rows)
             self._wake.notify()
 
@@ -199,9 +222,8 @@ class BatchLoop:
 
     def _finish(self, call: int, pending: _Pending) -> None:
         outcome: Outcome | BaseException
-        failed = next((raw for raw in pending.raws if isinstance(raw, BaseException)), None)
         try:
-            outcome = failed or self._model.finish(pending.request, pending.raws)
+            outcome = pending.outcome(self._model.finish)
         except Exception as error:  # noqa: BLE001  it goes to the caller of this one request
             outcome = error
         self._ends(call, outcome)

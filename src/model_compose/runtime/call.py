@@ -31,10 +31,17 @@ class CallTimes(msgspec.Struct):
 
 
 class Decoders(msgspec.Struct, frozen=True):
-    """How to read what a worker sends for a task."""
+    """How to read what a worker sends for a task: a result, those of several requests, a chunk."""
 
     result: msgspec.msgpack.Decoder[Any]
+    results: msgspec.msgpack.Decoder[Any]
     chunk: msgspec.msgpack.Decoder[Any]
+
+    @classmethod
+    def of(cls, result: Any, chunk: Any = None) -> Decoders:
+        """Decoders of these types; a chunk may be anything where there are none."""
+        make = msgspec.msgpack.Decoder
+        return cls(make(result), make(list[result]), make(object if chunk is None else chunk))
 
 
 class Call:
@@ -51,12 +58,14 @@ class Call:
         decoders: Decoders,
         *,
         streaming: bool,
+        several: bool = False,
         hold: Callable[[bool], None],
     ) -> None:
         self.number = number
         self.model = model
         self.request = request
         self.streaming = streaming
+        self.several = several
         self.times = CallTimes(time.monotonic())
         self.on_progress: Callable[[int, int], None] | None = None
         self.on_served: Callable[[], None] | None = None
@@ -136,7 +145,8 @@ class Call:
         if self._end is not None:
             return
         try:
-            result = self._decoders.result.decode(done.result)
+            decoder = self._decoders.results if self.several else self._decoders.result
+            result = decoder.decode(done.result)
         except msgspec.DecodeError as error:
             self.fail(EngineError(f"the engine gave what is no result of this task: {error}"))
             return

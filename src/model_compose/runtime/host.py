@@ -129,6 +129,11 @@ class CallSink:
         self._send(Chunk(self._id, msgspec.Raw(encoder.encode(chunk))))
         return True
 
+    def post(self, chunk: Any) -> None:
+        """Pass a chunk on and never wait: others are in the same forward pass, and an output has an end."""
+        if not self.token.cancelled:
+            self._send(Chunk(self._id, msgspec.Raw(encoder.encode(chunk))))
+
     def progress(self, done: int, total: int) -> None:
         """Report how far the call is."""
         self._send(Progress(self._id, done, total))
@@ -144,7 +149,7 @@ class CallSink:
 class _Serving(Protocol):
     """The two ways of serving calls: an engine's, and the batch loop's."""
 
-    def serve(self, call: Call, request: Any, sink: CallSink) -> None: ...
+    def serve(self, call: Call, requests: list[Any], sink: CallSink) -> None: ...
 
     def cancel(self, call: int) -> None: ...
 
@@ -165,6 +170,7 @@ class ModelHost:
         self._model: BatchModel | EngineModel | None = None
         self._serving: _Serving | None = None
         self._decoder: msgspec.msgpack.Decoder[Any] | None = None
+        self._decoder_of_lists: msgspec.msgpack.Decoder[list[Any]] | None = None
         self._sinks: dict[int, CallSink] = {}
         self._measuring: asyncio.TimerHandle | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -196,7 +202,9 @@ class ModelHost:
                     f"the worker speaks protocol {PROTOCOL}, the gateway {message.protocol}",
                     hint="install the same version of model-compose in both environments",
                 )
-            self._decoder = msgspec.msgpack.Decoder(named(message.request))
+            request: Any = named(message.request)
+            self._decoder = msgspec.msgpack.Decoder(request)
+            self._decoder_of_lists = msgspec.msgpack.Decoder(list[request])
             model = named(message.implementation)()
             info = await self._load_model(model, message.options)
             self._model = model
@@ -216,7 +224,7 @@ class ModelHost:
             info = await asyncio.to_thread(model.load, options, progress)
             loop = BatchLoop(model, info, self._end, self._send)
             self._serving = loop
-            return msgspec.structs.replace(info, slots=loop.slots)
+            return msgspec.structs.replace(info, slots=loop.slots, lists=True)
         info = await model.load(options, progress)
         self._serving = _Engine(model, self._end, self._send)
         return info
@@ -224,15 +232,20 @@ class ModelHost:
     def _call(self, message: Call) -> None:
         assert self._serving is not None
         assert self._decoder is not None
+        assert self._decoder_of_lists is not None
+        requests: list[Any]
         try:
-            request = self._decoder.decode(message.request)
+            if message.several:
+                requests = self._decoder_of_lists.decode(message.request)
+            else:
+                requests = [self._decoder.decode(message.request)]
         except msgspec.DecodeError as error:
             info = EngineError(f"the worker cannot read the request: {error}").info()
             self._send(Failed(message.id, info))
             return
         sink = CallSink(message, self._send)
         self._sinks[message.id] = sink
-        self._serving.serve(message, request, sink)
+        self._serving.serve(message, requests, sink)
         if self._measuring is None:
             self._measuring = asyncio.get_running_loop().call_later(MEASURE_EVERY_S, self._measure)
 
@@ -288,7 +301,8 @@ class _Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._leasing: asyncio.Task[None] | None = None
 
-    def serve(self, call: Call, request: Any, sink: CallSink) -> None:
+    def serve(self, call: Call, requests: list[Any], sink: CallSink) -> None:
+        (request,) = requests  # an engine has its slots for single ones
         self._begin(self._run(call.id, request, sink))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

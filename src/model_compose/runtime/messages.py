@@ -16,7 +16,7 @@ from model_compose.errors import ErrorInfo
 from model_compose.types import FinishReason, Usage
 
 #: Raised when either end changes a message in a way that the other cannot read.
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 
 #: A frame longer than this is a bug or an attack, not a request.
 MAX_FRAME_BYTES: Final = 1 << 30
@@ -36,12 +36,16 @@ class Load(_Message, frozen=True, tag="load"):
 
 
 class Call(_Message, frozen=True, tag="call"):
-    """Serve a request; `alone` asks for a batch of its own."""
+    """Serve a request; `alone` asks for a batch of its own.
+
+    With `several` it is a list of requests, and so is the result; if one of them fails, all do.
+    """
 
     id: int
     request: msgspec.Raw
     streaming: bool
     alone: bool = False
+    several: bool = False
 
 
 class Cancel(_Message, frozen=True, tag="cancel"):

@@ -23,6 +23,7 @@ from model_compose.errors import (
     Interrupted,
     ModelComposeError,
     ModelLoadError,
+    Overloaded,
     SourceOffline,
     revive,
 )
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 
 #: What a worker gets to end by itself before it is killed.
 STOP_GRACE_S = 5.0
+
+#: Bytes of all requests that wait or run: queues are bounded by number, and requests may hold images.
+MOST_HELD_BYTES = 1 << 30
 
 #: The stage of a load before there is a worker.
 DOWNLOADING: Final = "downloading"
@@ -158,6 +162,7 @@ class ModelPool:
         self._reaper = Reaper(scratch)
         self._numbers = itertools.count(1)
         self._calls: dict[int, Call] = {}
+        self._held_bytes = 0
         self._loaded: dict[str, _Loaded] = {}
         self._prepared: dict[str, Prepared] = {}
         self._fetches: dict[str, _Fetch] = {}
@@ -168,8 +173,10 @@ class ModelPool:
 
     # For components
 
-    def submit(self, model: str, request: Any, *, streaming: bool, bounded: bool) -> Call:
-        """Queue a request. Its errors come out of the call; none is raised here."""
+    def submit(
+        self, model: str, request: Any, *, streaming: bool, bounded: bool, several: bool = False
+    ) -> Call:
+        """Queue a request, or with `several` a list of them. Errors come out of the call; none is raised."""
         number = next(self._numbers)
         setup = self._setups[model]
         call = Call(
@@ -178,11 +185,18 @@ class ModelPool:
             msgspec.Raw(messages.encoder.encode(request)),
             setup.decoders,
             streaming=streaming,
+            several=several,
             hold=lambda held: self._hold(number, held),
         )
         if self._closing:
             call.fail(Interrupted("the service is stopping"))
             return call
+        size_bytes = len(memoryview(call.request))
+        if bounded and self._held_bytes + size_bytes > MOST_HELD_BYTES:
+            held = f"{MOST_HELD_BYTES >> 20} MiB of requests wait or run"
+            call.fail(Overloaded(f"{held}, and this one has {size_bytes:,} bytes"))
+            return call
+        self._held_bytes += size_bytes
         self._calls[number] = call
         self._on(events.Submit(number, model, bounded))
         return call
@@ -234,6 +248,11 @@ class ModelPool:
     def room(self, model: str) -> int:
         """How many more requests it would take now, served at once or queued."""
         return self._scheduler.room(model)
+
+    def takes_lists(self, model: str) -> bool:
+        """Whether a loaded model takes several requests in one call."""
+        loaded = self._loaded.get(model)
+        return bool(loaded and loaded.info and loaded.info.lists)
 
     def slots(self, model: str) -> int:
         """How many requests its worker takes at once; 0 while there is none."""
@@ -311,7 +330,7 @@ class ModelPool:
             call.on_served()
         # The lease goes first: an elastic worker shall have it when it cuts its first batch.
         self._lease(self._leases.busy(model, self._loop.time()))
-        loaded.executor.send(messages.Call(number, call.request, call.streaming, alone))
+        loaded.executor.send(messages.Call(number, call.request, call.streaming, alone, call.several))
 
     def _lease(self, effects: Iterable[leases.Effect]) -> None:
         if self._closing:
@@ -442,7 +461,8 @@ class ModelPool:
         self._forget(call)
 
     def _forget(self, call: Call) -> None:
-        self._calls.pop(call.number, None)
+        if self._calls.pop(call.number, None) is not None:
+            self._held_bytes -= len(memoryview(call.request))
         call.times.ended = time.monotonic()
         # What it ended with: a caller may have gone while the result was on its way.
         self._observer.ended(call, call.error())

@@ -3,7 +3,7 @@
 The cache for everything but the Hugging Face hub, which keeps its own. Layout of the folder:
 
     index/<sha256 of the key>.json   one `Entry`: which content answers a key
-    files/<sha256>/<name>            the content, under the name that it had
+    files/<sha256>/<name>            the content, under the name that it had; a folder where it was an archive
     partial/                         what is on its way, or was when a process died
     locks/                           one file per lock; empty, and harmless to remove when nothing runs
 
@@ -32,12 +32,13 @@ _LOCK_POLL_S = 0.1
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One file in the cache.
+    """One file in the cache, or one folder with the files of an archive.
 
     key         what was asked for, exactly
     origin      the same for people
     name        the file's name, without a folder
-    sha256      of the content, 64 hexadecimal digits
+    sha256      of the content, or of the archive that it came in; 64 hexadecimal digits
+    size_bytes  of all files together
     revision    version that it belongs to
     """
 
@@ -80,7 +81,7 @@ class Cache(msgspec.Struct, frozen=True):
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
         file = self.path_of(entry)
-        if entry.key != key or not file.is_file() or file.stat().st_size != entry.size_bytes:
+        if entry.key != key or size_of(file) != entry.size_bytes:
             return None
         with contextlib.suppress(OSError):  # a cache that is mounted read-only serves all the same
             os.utime(path)
@@ -159,6 +160,45 @@ class Cache(msgspec.Struct, frozen=True):
             draft.unlink(missing_ok=True)
         return entry
 
+    def keep_folder(
+        self,
+        key: str,
+        *,
+        origin: str,
+        name: str,
+        revision: str,
+        sha256: str,
+        size_bytes: int,
+        fill: Callable[[Path], None],
+    ) -> Entry:
+        """Put in a folder that `fill` writes plain files into; they came in an archive with `sha256`.
+
+        size_bytes  what they need at least
+        The caller holds the lock of the key. When `fill` fails, nothing of it stays.
+        """
+        draft = self.partial_path(f"{_digest(key)}.folder")
+        shutil.rmtree(draft, ignore_errors=True)  # of a process that died
+        try:
+            with full_disk_explained(draft.parent, size_bytes, name):
+                require_room(draft.parent, size_bytes, name)
+                draft.mkdir()
+                fill(draft)
+                entry = Entry(
+                    key=key,
+                    origin=origin,
+                    name=name,
+                    sha256=sha256,
+                    size_bytes=size_of(draft) or 0,
+                    revision=revision,
+                )
+                folder = self._folder("files", sha256)
+                shutil.rmtree(folder / name, ignore_errors=True)  # damaged: nobody would be here otherwise
+                draft.replace(folder / name)
+                self._write_index(entry)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return entry
+
     def remove(self, entry: Entry) -> int:
         """Remove an entry, and its file unless another entry has the same; bytes that became free."""
         with self.lock(entry.key, threading.Event()):
@@ -182,6 +222,13 @@ class Cache(msgspec.Struct, frozen=True):
         folder = self.root.joinpath(*names)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes of a file, or of the files in a folder; None if there is neither."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return path.stat().st_size if path.is_file() else None
 
 
 def _digest(text: str) -> str:

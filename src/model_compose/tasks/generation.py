@@ -175,6 +175,16 @@ def refuse_equal_outputs(request: Generation) -> None:
         )
 
 
+def refuse_more_outputs_than_beams(request: Generation) -> None:
+    """Raise InvalidInput for more outputs than a beam search has at its end."""
+    if request.num_return_sequences > request.num_beams > 1:
+        raise InvalidInput(
+            f"{request.num_return_sequences} outputs of {request.num_beams} beams",
+            field="num_return_sequences",
+            hint="ask for as many beams as outputs, or more",
+        )
+
+
 def outcome_of(completions: Sequence[Completion]) -> Outcome:
     """The outcome of a request with these outputs; its prompt is counted once."""
     first = completions[0]

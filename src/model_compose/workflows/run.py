@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
 from msgspec import UNSET
@@ -17,7 +18,7 @@ from model_compose.components.contract import CallContext, Component
 from model_compose.components.streams import Stream, rendered
 from model_compose.config.expression import Scope, render
 from model_compose.config.schema import Action, Job, Project, Workflow
-from model_compose.config.values import shown
+from model_compose.config.values import Converters, shown
 from model_compose.errors import InvalidInput
 from model_compose.types import plain
 
@@ -42,10 +43,12 @@ async def run_workflow(
     context: RunContext,
     *,
     streaming: bool,
+    converters: Converters = MappingProxyType({}),
 ) -> Any:
     """Run a workflow on an input; -> its output, a `Stream` if that is asked for and possible."""
     scope = Scope(
-        {"input": value, "context": {"run_id": context.run_id, "task_id": context.run_id}, "jobs": {}}
+        {"input": value, "context": {"run_id": context.run_id, "task_id": context.run_id}, "jobs": {}},
+        converters,
     )
     run = _Run(workflow, project, components, context)
     return await run.output(scope, streaming)

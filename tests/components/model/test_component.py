@@ -10,7 +10,7 @@ import pytest
 from tests.compose.apps import ECHO, app_of, output_of, run_of, start
 from tests.runtime.pools import eventually, files
 
-from model_compose.components.model.component import WINDOW
+from model_compose.components.model.component import LISTED, WINDOW
 from model_compose.components.streams import Stream
 from model_compose.errors import Cancelled, EngineError, InvalidInput, ModelComposeError, Overloaded, TimedOut
 from model_compose.runtime.call import Call
@@ -74,6 +74,28 @@ async def test_of_a_long_list_only_a_window_waits_at_once(tmp_path: Path) -> Non
         assert status.active + status.waiting == WINDOW
         go.touch()
         assert len((await running).output) == 2 * WINDOW
+
+
+async def test_a_model_that_computes_batches_gets_lists_of_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[Any] = []
+    submit = ModelPool.submit
+
+    def noted(pool: ModelPool, model: str, request: Any, **more: Any) -> Call:
+        submitted.append(request)
+        return submit(pool, model, request, **more)
+
+    monkeypatch.setattr(ModelPool, "submit", noted)
+    text = ECHO.replace("text-generation", "text-embedding")
+    texts = ["x" * (i % 7 + 1) for i in range(3 * LISTED + 1)]
+    async with app_of(text, tmp_path) as app:
+        await app.pool.until(app.settled)
+        run = await run_of(app, {"text": texts})
+        assert [vector[0] for vector in plain(run.output)] == [len(each) for each in texts]
+        assert run.usage == Usage(sum(map(len, texts)))
+    assert sum(len(each) if isinstance(each, list) else 1 for each in submitted) == len(texts)
+    assert len(submitted) < len(texts) / 8
 
 
 async def test_one_item_that_fails_fails_the_list_and_ends_its_other_requests(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.config.projects import errors, mistake, project, told, underlined
 from model_compose.components.model.spec import ModelConfig, chosen_driver, source_of, task_driver
 from model_compose.compose.catalog import BuiltIn
 from model_compose.config.expression import Scope, references, render
-from model_compose.sources.spec import HubSource, LocalSource, PypiSource
+from model_compose.sources.spec import HubSource, KnownSource, LocalSource, PypiSource
 
 TEXT = "type: model, task: text-generation"
 EMBED = "type: model, task: text-embedding"
@@ -55,6 +55,9 @@ class TestSources:
                 "{provider: pypi, package: 'p==1.0', filename: m.gguf}",
                 PypiSource(package="p==1.0", filename="m.gguf"),
             ),
+            ("buffalo_l", KnownSource(name="buffalo_l")),
+            ("{name: buffalo_l}", KnownSource(name="buffalo_l")),
+            ("{provider: known, name: buffalo_l}", KnownSource(name="buffalo_l")),
         ],
     )
     def test_weights_come_from_a_path_a_repository_or_a_package(self, model: str, source: Any) -> None:
@@ -77,10 +80,36 @@ class TestSources:
                 "`../m.gguf` is not the path of a file inside the source",
             ),
             ("{package: p, filename: m.gguf}", "`p` does not name exactly one version of a package"),
+            ("{name: buffalo}", "no weights are known as `buffalo`"),
+            ("RealESRGAN_x4plus.pth", "`RealESRGAN_x4plus.pth` is not the name of a repository"),
         ],
     )
     def test_what_names_no_weights_is_told(self, model: str, message: str) -> None:
         assert told(f"component: {{{EMBED}, model: {model}}}") == [message]
+
+    @pytest.mark.parametrize(
+        "keys",
+        [
+            "task: image-upscale, architecture: real-esrgan, model: RealESRGAN_x4plus, scale: 4",
+            "task: image-upscale, architecture: swinir, model: 003_realSR_BSRGAN_DFO_s64w8_SwinIR-M_x4_GAN",
+            "task: image-upscale, architecture: esrgan, model: {name: ESRGAN_SRx4}",
+            "task: face-embedding, model: buffalo_l",
+            "task: face-embedding, driver: custom, architecture: insightface, model: antelopev2",
+        ],
+    )
+    def test_known_names_need_no_driver_of_their_own(self, keys: str) -> None:
+        text = f"component: {{type: model, {keys}, image: '${{input.photo as image}}'}}"
+        catalog = BuiltIn()
+        (component,) = project(text, catalog=catalog).components.values()
+        assert isinstance(component.config, ModelConfig)
+        task = catalog.task(component.config.task or "")
+        assert task is not None
+        assert chosen_driver(component.config, task, catalog) == "custom"
+
+    def test_a_driver_that_cannot_load_known_weights_says_so(self) -> None:
+        assert told(f"component: {{{TEXT}, driver: llamacpp, model: buffalo_l}}") == [
+            "driver `llamacpp` loads GGUF files, and `buffalo_l` is onnx"
+        ]
 
     def test_weights_that_cannot_be_told_choose_no_driver(self) -> None:
         text = "component: {type: model, task: chat-completion, model: a/b/c}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,3 +154,25 @@ def test_a_real_gpu_says_what_is_needed_and_free_and_goes_on() -> None:
     held = torch.ones(1 << 20, device="cuda:0")
     assert held.sum() == 1 << 20
     assert memory.taken()["cuda:0"] >= held.nbytes
+
+
+def test_pages_of_a_file_that_was_read_are_given_back_and_changed_ones_stay(tmp_path: Path) -> None:
+    inside, outside, changed = (tmp_path / name for name in ("a.bin", "b.bin", "c.bin"))
+    maps = {}
+    for path in (inside, outside, changed):
+        path.write_bytes(b"x" * (8 << 20))
+        with path.open("rb") as file:
+            maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        assert maps[path].find(b"y") == -1  # every page was read
+    maps[changed][0] = ord("z")
+    assert all(_resident_kb(path) > 4096 for path in maps)
+    memory.release_mapped({str(inside), str(changed)})
+    assert _resident_kb(inside) == 0
+    assert _resident_kb(outside) > 4096
+    assert maps[changed][:2] == b"zx"
+    assert maps[inside][-1] == ord("x")  # it comes back when it is touched
+
+
+def _resident_kb(path: Path) -> int:
+    found = Path("/proc/self/smaps").read_text().split(f"{path}\n")[1]
+    return int(found.split("Rss:")[1].split()[0])

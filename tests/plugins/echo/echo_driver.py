@@ -4,6 +4,7 @@ It is found by its entry point, as any driver from another package is: put this 
 A text prompt is answered with itself. These words in it do something else first:
 
     chunks:N     stream N chunks `0 `, `1 `, ... instead (the result is all of them)
+    steps:N      report N steps, one after the other
     wait:NAME    wait until the file NAME exists (or the request is cancelled)
     touch:NAME   create the file NAME when the request begins
     fail         raise an error that the engine did not expect
@@ -90,6 +91,9 @@ class EchoGenerator:
             elif command == "die" and not Path(value).exists():
                 Path(value).touch()
                 os._exit(9)
+            elif command == "steps":
+                for i in range(int(value)):
+                    sink.progress(i + 1, int(value))
             elif command == "touch":
                 Path(value).touch()
             elif command == "wait":

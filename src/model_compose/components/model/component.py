@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from model_compose.components.contract import CallContext
+from model_compose.components.media import Media
 from model_compose.components.streams import Stream, rendered
 from model_compose.config.annotations import is_list
 from model_compose.config.expression import Reference, Renderable, Scope
@@ -25,29 +27,34 @@ from model_compose.types import plain
 #: Requests of one list that wait or run at once, unless the model takes more: enough to fill its batches, and
 #: no more, so that others get their turn.
 WINDOW: Final = 64
+#: The same for a model that takes lists, and how many calls that is: each comes back as a whole, so more of
+#: them must be on their way for the next batch to be complete.
+LISTED: Final = 128
+_CALLS: Final = 8
 
 
 class ModelComponent:
     """Calls one model of the pool."""
 
-    def __init__(self, name: str, task: TaskSpec, pool: ModelPool) -> None:
+    def __init__(self, name: str, task: TaskSpec, pool: ModelPool, media: Media) -> None:
         self._name = name
         self._task = task
         self._pool = pool
+        self._media = media
+        self._files = {f.name: f.media for f in fields_of(task.request) if f.media is not None}
         self._main = next(f for f in fields_of(task.request) if f.name == task.main)
         self._plans: dict[str, _Plan] = {}
 
     async def call(self, action: Action, scope: Scope, context: CallContext, *, streaming: bool) -> Any:
         """One request, or one for each item of a list; -> the action's output."""
-        requests, many = self._requests(action, scope)
+        requests, many = await self._requests(action, scope)
         deadline = None if action.timeout is None else asyncio.get_running_loop().time() + action.timeout
         result: Any
         if (streaming or action.streaming) and not many and self._streams(requests[0]):
             result = await self._stream(requests[0], context, deadline)
         elif many:
             async with _until(deadline):
-                outcomes = await self._all(requests, context)
-            result = [outcome.result for outcome in outcomes]
+                result = await self._all(requests, context)
         elif deadline is None:
             result = (await self._one(requests[0], context)).result
         else:
@@ -60,16 +67,25 @@ class ModelComponent:
 
     # Requests
 
-    def _requests(self, action: Action, scope: Scope) -> tuple[list[Any], bool]:
+    async def _requests(self, action: Action, scope: Scope) -> tuple[list[Any], bool]:
         """The requests that an action makes of its input, and whether the answer is a list."""
         plan = self._plans.get(action.id)
         if plan is None:
             plan = self._plans[action.id] = _Plan(action)
         values = plan.values(scope)
+        for name, kind in self._files.items():
+            if name in values:
+                values[name] = await self._blobs(values[name], kind, name)
         items = values.get(self._main.name)
         if self._main.many and isinstance(items, list) and self._is_many(items):
             return [self._request({**values, self._main.name: item}) for item in items], True
         return [self._request(values)], False
+
+    async def _blobs(self, value: Any, kind: str, field: str) -> Any:
+        """What a client names by URL is fetched here, where nothing else waits for it."""
+        if isinstance(value, list):
+            return [await self._blobs(item, kind, f"{field}[{i}]") for i, item in enumerate(value)]
+        return await self._media.blob(value, kind, field)
 
     def _is_many(self, items: list[Any]) -> bool:
         """Whether a list is a list of values: one conversation is itself a list, of messages."""
@@ -87,9 +103,13 @@ class ModelComponent:
 
     # Calls
 
-    def _submit(self, request: Any, context: CallContext, *, streaming: bool) -> Call:
+    def _submit(
+        self, request: Any, context: CallContext, *, streaming: bool = False, several: bool = False
+    ) -> Call:
         try:
-            call = self._pool.submit(self._name, request, streaming=streaming, bounded=not context.admitted)
+            call = self._pool.submit(
+                self._name, request, streaming=streaming, bounded=not context.admitted, several=several
+            )
         except OverflowError as error:
             raise InvalidInput("an integer of the request has more than 64 bits") from error
         call.on_progress = context.progress
@@ -100,8 +120,8 @@ class ModelComponent:
             context.admitted = True
         return call
 
-    async def _one(self, request: Any, context: CallContext) -> Outcome:
-        call = self._submit(request, context, streaming=False)
+    async def _one(self, request: Any, context: CallContext, *, several: bool = False) -> Outcome:
+        call = self._submit(request, context, several=several)
         try:
             outcome = await call.outcome()
         finally:
@@ -109,27 +129,38 @@ class ModelComponent:
         context.spent(outcome)
         return outcome
 
-    async def _all(self, requests: list[Any], context: CallContext) -> list[Outcome]:
-        """Outcomes in the order of the requests, of which only a window is under way at any time.
+    async def _all(self, requests: list[Any], context: CallContext) -> list[Any]:
+        """Results in the order of the requests, of which only a window is under way at any time.
 
         The longest go first: neighbours are alike then, so batches have little padding, and what is too much
-        for the memory fails at once.
+        for the memory fails at once. A model that takes lists gets parts of the window in one call each,
+        which costs the service next to nothing beside one call for each request.
         """
-        outcomes: list[Any] = [None] * len(requests)
+        results: list[Any] = [None] * len(requests)
         order = iter(sorted(range(len(requests)), key=lambda i: -self._length(requests[i])))
+        slots = self._pool.slots(self._name)
 
         async def some() -> None:
-            for i in order:
-                outcomes[i] = await self._one(requests[i], context)
+            while part := list(itertools.islice(order, self._per_call(slots))):
+                if len(part) == 1:
+                    results[part[0]] = (await self._one(requests[part[0]], context)).result
+                    continue
+                outcome = await self._one([requests[i] for i in part], context, several=True)
+                for i, result in zip(part, outcome.result, strict=True):
+                    results[i] = result
 
-        window = min(len(requests), max(WINDOW, self._pool.slots(self._name)))
+        calls = _CALLS if self._pool.takes_lists(self._name) else min(len(requests), max(WINDOW, slots))
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(window):
+                for _ in range(calls):
                     group.create_task(some())
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return outcomes
+        return results
+
+    def _per_call(self, slots: int) -> int:
+        """How many requests of a list go together: so many that the next ones are on their way."""
+        return max(LISTED, slots) // _CALLS if self._pool.takes_lists(self._name) else 1
 
     def _length(self, request: Any) -> int:
         main = getattr(request, self._main.name, None)

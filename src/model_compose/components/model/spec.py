@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -28,6 +28,7 @@ from model_compose.drivers.contract import Quantization
 from model_compose.errors import ModelComposeError, did_you_mean
 from model_compose.sources.spec import (
     HubSource,
+    KnownSource,
     LocalSource,
     PypiSource,
     Source,
@@ -36,6 +37,9 @@ from model_compose.sources.spec import (
     mistake_in,
     parse_source,
 )
+
+#: Who hosts classes of the user's own.
+OWN_DRIVER: Final = "custom"
 
 _LATER_RUNTIMES = dict.fromkeys(("docker", "virtualenv", "apple-container"))
 _DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -46,7 +50,9 @@ class PeftAdapter(msgspec.Struct, frozen=True, kw_only=True):
 
     type: Annotated[Literal["lora"], doc("the only kind there is")] = "lora"
     name: Annotated[str | None, doc("its name in requests; default `peft_adapter_<i>`")] = None
-    model: Annotated[str | HubSource | LocalSource | PypiSource, doc("where the adapter comes from")]
+    model: Annotated[
+        str | HubSource | LocalSource | PypiSource | KnownSource, doc("where the adapter comes from")
+    ]
     weight: Annotated[
         float, doc("how much of it is added; 0 is none; may be an expression over `input`", template=True)
     ] = 1.0
@@ -80,8 +86,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         doc("what the model does; default: what the configuration of the weights tells", refers_to="task"),
     ] = None
     model: Annotated[
-        str | HubSource | LocalSource | PypiSource | None,
-        doc("where the weights come from: a path, a repository on the Hugging Face hub, or a map"),
+        str | HubSource | LocalSource | PypiSource | KnownSource | None,
+        doc("where the weights come from: a path, a repository on the Hugging Face hub, a name, or a map"),
     ] = None
     driver: Annotated[
         str | None, doc("the engine; default: by the format of the weights, else by the task")
@@ -107,6 +113,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_seq_length: Annotated[Positive | None, doc("most tokens of one request")] = None
     architecture: Annotated[
         str | None, doc("family of the model, where a task knows several", aliases=("family",))
+    ] = None
+    implementation: Annotated[
+        str | None,
+        doc("with driver `custom`: a class of your own, as `./file.py:Class` or `package.module:Class`"),
     ] = None
     peft_adapters: Annotated[tuple[PeftAdapter, ...], doc("LoRA adapters")] = ()
     options: Annotated[dict[str, Any], doc("settings of the driver itself")] = {}
@@ -161,6 +171,8 @@ def chosen_driver(config: ModelConfig, task: TaskSpec, catalog: Catalog) -> str:
     """The driver that a component names; else that of its weights' format; else the task's first."""
     if config.driver is not None:
         return config.driver
+    if config.implementation is not None:
+        return OWN_DRIVER
     form = format_of(source_of(config.model)) if config.model is not None else None
     for name in catalog.drivers():
         driver = catalog.driver(name)
@@ -169,9 +181,18 @@ def chosen_driver(config: ModelConfig, task: TaskSpec, catalog: Catalog) -> str:
     return task.default_driver or next(iter(task.drivers))
 
 
-def task_driver(task: TaskSpec, driver: DriverSpec) -> TaskDriver | None:
-    """How a driver does a task; None if it does not."""
+def task_driver(task: TaskSpec, driver: DriverSpec, config: ModelConfig | None = None) -> TaskDriver | None:
+    """How a driver does a task; None if it does not. A class of the user's own may do any."""
+    if config is not None and config.implementation is not None and driver.own is not None:
+        return TaskDriver(driver.own)
     return task.drivers.get(driver.name) or driver.tasks.get(task.name)
+
+
+def implementation_of(config: ModelConfig, task: TaskSpec, how: TaskDriver, catalog: Catalog) -> str | None:
+    """What is imported in the worker; None where `architecture` names nothing that anybody knows."""
+    if config.architecture is None or not how.families:
+        return how.implementation
+    return how.families.get(config.architecture) or catalog.family(task.name, config.architecture)
 
 
 def _action(config: ModelConfig, catalog: Catalog, report: Report) -> ActionSpec | None:
@@ -180,14 +201,17 @@ def _action(config: ModelConfig, catalog: Catalog, report: Report) -> ActionSpec
     if task is None:
         return None
     driver = _driver(config, task, catalog, report)
-    how = task_driver(task, driver) if driver else None
+    how = task_driver(task, driver, config) if driver else None
     _check_device(config, driver, report)
     _check_sources(config, driver, report)
     if driver is not None:
         _check_refused(config, driver, report)
-        options = report.read(driver.options, "options")
+        own = config.implementation is not None and driver.own is not None
+        # A class of the user's own checks its options itself: it is imported in the worker only.
+        options = None if own or _is_foreign(config, how) else report.read(driver.options, "options")
         if driver.check is not None and options is not None:
             driver.check(config, options, report)
+        _check_family(config, task, how, catalog, report)
     blend = _blend(config, task, report)
     return ActionSpec(
         request=task.request,
@@ -228,7 +252,10 @@ def _driver(config: ModelConfig, task: TaskSpec, catalog: Catalog, report: Repor
     name = chosen_driver(config, task, catalog)
     key = "driver" if config.driver is not None else "model"
     driver = catalog.driver(name)
-    if driver is not None and task_driver(task, driver) is not None:
+    if driver is not None and task_driver(task, driver, config) is not None:
+        if config.implementation is not None and driver.own is None:
+            way_out = f"write `driver: {OWN_DRIVER}`, or leave it out"
+            report.error(f"driver `{name}` has no classes of your own", "implementation", hint=way_out)
         return driver
     able = ", ".join(_able(task, catalog))
     hint = f"drivers that do this task: {able}" if able else None
@@ -242,6 +269,21 @@ def _driver(config: ModelConfig, task: TaskSpec, catalog: Catalog, report: Repor
     else:
         report.error(f"unknown driver `{name}`", key, hint=did_you_mean(name, catalog.drivers()))
     return None
+
+
+def _is_foreign(config: ModelConfig, how: TaskDriver | None) -> bool:
+    """Whether `architecture` can only be a family of another package."""
+    return how is not None and bool(how.families) and config.architecture not in (None, *how.families)
+
+
+def _check_family(
+    config: ModelConfig, task: TaskSpec, how: TaskDriver | None, catalog: Catalog, report: Report
+) -> None:
+    if how is None or config.architecture is None:
+        return
+    if how.families and implementation_of(config, task, how, catalog) is None:
+        hint = did_you_mean(config.architecture, how.families)
+        report.error(f"unknown architecture `{config.architecture}`", "architecture", hint=hint)
 
 
 def _are_wrong(model: str | Source | None, report: Report) -> bool:
@@ -296,7 +338,7 @@ def _check_device(config: ModelConfig, driver: DriverSpec | None, report: Report
 def _check_sources(config: ModelConfig, driver: DriverSpec | None, report: Report) -> None:
     if config.model is not None:
         _check_source(config.model, driver, ("model",), report)
-    elif not report.wrong("model") and (driver is None or driver.needs_model):
+    elif not (report.wrong("model") or config.implementation) and (driver is None or driver.needs_model):
         message = "`model` is missing: where do the weights come from?"
         report.error(message, hint="a path such as `./model.gguf`, or `owner/repository` on the hub")
     seen: set[str] = set()

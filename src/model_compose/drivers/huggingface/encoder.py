@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, ModelInfo, Step
+from model_compose.drivers.contract import LoadOptions, LoadProgress, ModelInfo
 from model_compose.drivers.huggingface.load import Auto, Loaded, driver_options, load, load_tokenizer
 from model_compose.drivers.huggingface.lora import Adapters
 from model_compose.drivers.huggingface.memory import memory_guarded, taken
@@ -31,7 +31,6 @@ _GPU_BUDGET: Final = (256, 32768)
 #: Where neither the model nor its tokenizer has a limit; libraries write 1e30 for none.
 _FALLBACK_LIMIT: Final = 512
 _NO_LIMIT: Final = 1_000_000_000
-_WARMING: Final = "warm-up"
 #: Tokens that take a CPU as long as what a pass costs by itself.
 _PASS_OVERHEAD: Final = 40
 #: Tokens of the texts that a model is tried with: short ones, and as long as one that shares a row may be.
@@ -198,32 +197,6 @@ class Encoder:
     def memory(self) -> dict[str, int]:
         """What it takes on GPUs."""
         return taken()
-
-
-class Alone:
-    """The `Step` of a forward pass that nobody waits for: the one that warms up."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-
-    def emit(self, i: int, chunk: Any) -> None:
-        """Nobody listens."""
-
-    def progress(self, i: int, done: int, total: int) -> None:
-        """Nobody watches."""
-
-    def cancelled(self, i: int) -> bool:
-        """Nobody goes away."""
-        return False
-
-
-def warm_up(items: Sequence[Item], forward: Any, options: LoadOptions, progress: LoadProgress) -> None:
-    """Compute once before the first request, if the file says so."""
-    if options.warmup:
-        progress(_WARMING, 0, 1)
-        step: Step = Alone(options.threads)
-        forward(items, step)
-        progress(_WARMING, 1, 1)
 
 
 def in_order(parts: Sequence[Tensor], indexes: Sequence[Sequence[int]]) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sized
+import time
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 Auto = Literal[
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForImageTextToText",
     "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTextEncoding",
 ]
 
 _WEIGHTS: Final = "weights"
+#: Giving pages back may take a fifth of a load's time, and no more.
+_RELEASING_COSTS: Final = 4
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -130,7 +134,8 @@ def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any =
         from model_compose.drivers.huggingface import quantize
 
         given |= quantize.while_loading(options.quantization, device, dtype)
-    with _progress(progress):
+    release = _releasing(files.folder) if options.low_cpu_mem_usage else lambda: None
+    with _progress(progress, release):
         try:
             model, told = getattr(transformers, auto).from_pretrained(files.folder, **given)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -139,12 +144,13 @@ def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any =
             ) from error
     _require_all(told, options.source.origin, auto)
     model.eval().requires_grad_(False)
+    release()
     details = {"architecture": type(model).__name__, "device": _named(device, model, spread)}
     details["precision"] = str(dtype).removeprefix("torch.")
     if options.quantization is not None:
         from model_compose.drivers.huggingface import quantize
 
-        how = quantize.after_loading(model, options.quantization, device)
+        how = quantize.after_loading(model, options.quantization, device, release)
         details["quantization"] = f"{how}; weights {quantize.quantized_bytes(model) / 1e6:.0f} MB"
     return Loaded(model, device, dtype, details)
 
@@ -174,6 +180,30 @@ def load_tokenizer(options: LoadOptions, config: Any) -> Any:
             f"`{options.source.origin}` has only a fast tokenizer", hint="leave `fast_tokenizer` out"
         )
     return tokenizer
+
+
+def load_image_processor(options: LoadOptions, config: Any) -> Any:
+    """What scales images for the model, from the file beside the weights. Raises ModelLoadError.
+
+    It is always the one of Pillow: that of torchvision gives other pixels, and is not everywhere.
+    """
+    from transformers import AutoImageProcessor
+
+    assert options.source is not None
+    files = Files.of(options.source.path)
+    try:
+        return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            files.folder,
+            config=config,
+            backend="pil",
+            local_files_only=True,
+            trust_remote_code=driver_options(options).trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelLoadError(
+            f"`{options.source.origin}` does not tell how images are scaled for it: {_first_line(error)}",
+            hint="the folder of a model that sees holds a `preprocessor_config.json` beside its weights",
+        ) from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -230,8 +260,9 @@ def _require_all(told: dict[str, Any], origin: str, auto: Auto) -> None:
     wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in told.get("mismatched_keys", ()))
     if auto in (
         "AutoModel",
+        "AutoModelForImageTextToText",
         "AutoModelForTextEncoding",
-    ):  # heads on top of the encoder, which an embedding does not use
+    ):  # heads on top of the encoder, which an embedding and a decoder that looks at images do not use
         missing = [key for key in missing if "pooler" not in key]
     if missing or wrong:
         shown = ", ".join(f"`{name}`" for name in (missing or wrong)[:3])
@@ -254,11 +285,31 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _releasing(folder: str) -> Callable[[], None]:
+    """Gives back, again and again, what lies in memory of files of which a part has been read."""
+    from model_compose.drivers.huggingface.memory import release_mapped
+
+    # A folder of the hub's cache has links to its files.
+    files = {str(path.resolve()) for path in Path(folder).glob("*.safetensors")}
+    due = 0.0
+
+    def release() -> None:
+        nonlocal due
+        began = time.monotonic()
+        if began >= due:
+            release_mapped(files)
+            now = time.monotonic()
+            due = now + _RELEASING_COSTS * (now - began)
+
+    return release
+
+
 class _progress:  # noqa: N801  a context manager, read as one
     """Turns the library's progress bars into ours while weights are loaded."""
 
-    def __init__(self, progress: LoadProgress) -> None:
+    def __init__(self, progress: LoadProgress, release: Callable[[], None]) -> None:
         self._progress = progress
+        self._release = release
 
     def __enter__(self) -> None:
         from transformers.utils import logging
@@ -273,7 +324,11 @@ class _progress:  # noqa: N801  a context manager, read as one
     def _bar(self, factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         items = args[0] if args else kwargs.get("iterable")
         total = kwargs.get("total") or (len(items) if isinstance(items, Sized) else 0)
-        return _Bar(items, total, self._progress)
+        return _Bar(items, total, self._told)
+
+    def _told(self, stage: str, done: int, total: int) -> None:
+        self._release()
+        self._progress(stage, done, total)
 
 
 class _Bar:

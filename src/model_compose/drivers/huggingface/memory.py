@@ -7,10 +7,11 @@ that of the CPU and for what libraries below it need.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,12 @@ _SIZE: Final = r"(\d+(?:\.\d+)?) ?(bytes|[KMG]iB)"
 _NEEDED: Final = re.compile(rf"(?:tried to allocate|buffer size:) {_SIZE}", re.IGNORECASE)
 _FREE: Final = re.compile(rf"of which {_SIZE} is free")
 _UNITS: Final = {"bytes": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+#: Start, end and file of a mapping, and how much of it was written to.
+_MAPPING: Final = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ +(/.*)\n(?:\w.*\n)*?Anonymous: +(\d+) kB$", re.MULTILINE
+)
+_DONT_NEED: Final = 4
 
 _HINT: Final = "lower `batch_size`, shorten the input, or choose a smaller model or a `quantization`"
 
@@ -81,6 +88,23 @@ def release(device: torch.device | str) -> None:
             torch.cuda.empty_cache()
         case "mps":
             torch.mps.empty_cache()
+
+
+def release_mapped(files: Collection[str]) -> None:
+    """Give back the pages of weights that are mapped from these files, and that nobody has changed.
+
+    What was converted from them is not needed any more; what is used as it lies there comes back when it is
+    touched, from the file. Does nothing where the kernel does not tell (other systems than Linux).
+    """
+    try:
+        mappings = _MAPPING.findall(Path("/proc/self/smaps").read_text())
+    except OSError:
+        return
+    libc = ctypes.CDLL(None)
+    for start, end, path, changed_kb in mappings:
+        if path in files and changed_kb == "0":
+            begin = int(start, 16)
+            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(int(end, 16) - begin), _DONT_NEED)
 
 
 def taken() -> dict[str, int]:

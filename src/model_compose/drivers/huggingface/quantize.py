@@ -13,7 +13,7 @@ import logging
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final
 
 import torch
@@ -199,9 +199,12 @@ def while_loading(quantization: Quantization, device: torch.device, dtype: torch
     }
 
 
-def after_loading(model: Any, quantization: Quantization, device: torch.device) -> str:
+def after_loading(
+    model: Any, quantization: Quantization, device: torch.device, between: Callable[[], None] = lambda: None
+) -> str:
     """Quantize in place what was not quantized while loading; says how it is computed, and what stays float.
 
+    between  called now and then, when some layers are done
     Raises ModelLoadError when nothing is left to quantize, or the weights came quantized.
     """
     quantizer = getattr(model, "hf_quantizer", None)
@@ -220,7 +223,7 @@ def after_loading(model: Any, quantization: Quantization, device: torch.device) 
                 hint="choose `nf4`, or leave `device_mode` out",
             )
         layer, dtype = _layer(quantization, device, model)
-        count = _replace(model, layer, dtype)
+        count = _replace(model, layer, dtype, between)
         how = layer.how
     if not count:
         raise ModelLoadError(
@@ -314,13 +317,20 @@ def _computes(layer: type[QuantizedLinear]) -> bool:
     return bool(close.all()) and torch.equal(batch[1:2], alone)
 
 
-def _replace(model: nn.Module, layer: type[QuantizedLinear], dtype: torch.dtype) -> int:
+def _replace(
+    model: nn.Module,
+    layer: type[QuantizedLinear],
+    dtype: torch.dtype,
+    between: Callable[[], None] = lambda: None,
+) -> int:
     """Put quantized layers in place of linear ones, one after the other; how many."""
     names: dict[int, list[str]] = defaultdict(list)
     for name, module in model.named_modules(remove_duplicate=False):
         if _is_linear(module):
             names[id(module)].append(name)
-    for same in names.values():
+    for i, same in enumerate(names.values()):
+        if i % (len(names) // 32 + 1) == 0:
+            between()
         old: Any = model.get_submodule(same[0])
         # That of GPT-2 lies the other way round.
         weight = old.weight if type(old) is nn.Linear else old.weight.T

@@ -53,12 +53,21 @@ def cache_bytes(options: HuggingFaceOptions, weights: int) -> int:
 
 def _numbers(path: Path, size_bytes: int) -> int:
     """How many numbers the weights have: exactly for safetensors, a guess for others."""
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    files = [path] if path.is_file() else _safetensors(path)
     if path.suffix == ".gguf" or (not files and list(path.glob("*.gguf"))):
         return size_bytes * _GGUF_FACTOR // _PRECISION_BYTES["float32"]
     if not files or path.suffix not in ("", ".safetensors"):
         return size_bytes // _PRECISION_BYTES["float32"]
     return sum(map(_numbers_of, files))
+
+
+def _safetensors(folder: Path) -> list[Path]:
+    """The weights of a folder; a pipeline of diffusers has those of each part in a folder of its own."""
+    if not (folder / "model_index.json").is_file():
+        return sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob("*/*.safetensors"))
+    whole = {file.parent for file in files if ".fp16" not in file.name}
+    return [file for file in files if ".fp16" not in file.name or file.parent not in whole]
 
 
 def _numbers_of(file: Path) -> int:

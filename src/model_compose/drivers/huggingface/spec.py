@@ -36,9 +36,23 @@ class HuggingFaceOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         Positive | None,
         doc("embedding and classification: most tokens in one forward pass, padding included"),
     ] = None
+    max_image_pixels: Annotated[
+        Positive | None,
+        doc("image-to-text: most pixels of an image, before it is decoded; unset: 64 million"),
+    ] = None
     chat_template: Annotated[
         str | None, doc("a Jinja template instead of the tokenizer's own; rendered in a sandbox")
     ] = None
+    cpu_offload: Annotated[
+        bool, doc("image-generation: parts of the model wait in RAM for their turn on the GPU")
+    ] = False
+    vae_tiling: Annotated[
+        bool,
+        doc("image-generation: make the pixels tile by tile, which needs less memory; seams are blended"),
+    ] = False
+    vae_slicing: Annotated[
+        bool, doc("image-generation: make the pixels of one image after the other, which needs less memory")
+    ] = False
     trust_remote_code: Annotated[
         bool,
         doc("run Python code that comes with the weights; needs `model.revision` to be a commit, in full"),

@@ -49,5 +49,12 @@ SPEC = TaskSpec(
     result=Classification,
     main="text",
     default_driver="huggingface",
-    drivers={"huggingface": TaskDriver("model_compose.tasks.text_classification.huggingface:Classifier")},
+    drivers={
+        "huggingface": TaskDriver("model_compose.tasks.text_classification.huggingface:Classifier"),
+        "custom": TaskDriver(
+            "model_compose.tasks.text_classification.custom:Classifier",
+            modules=("onnxruntime", "tokenizers", "numpy"),
+            extra="onnx",
+        ),
+    },
 )

@@ -2,7 +2,7 @@
 
 `modules.json` lists what a text goes through, each with a folder of its own: `Transformer`, `Pooling`, then
 perhaps `Dense`, `LayerNorm`, `Normalize`. Prompts stand in `config_sentence_transformers.json`. Where there
-is no such file, a model is one that averages its tokens.
+is no such file, a model is one that averages its tokens. Without torch: `heads.py` loads the layers.
 Source: sentence-transformers 6, `Transformer`, `Pooling`, `Dense`, `Normalize`.
 """
 
@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import torch
-from torch import Tensor, nn
 
 from model_compose.errors import InvalidInput, ModelLoadError, did_you_mean
-from model_compose.tasks.text_embedding.pooling import MODES
+from model_compose.tasks.text_embedding.spec import TextEmbedding
 
 _LIST: Final = "modules.json"
 _PACKAGE: Final = "sentence_transformers."
@@ -35,6 +33,17 @@ _OLD_MODES: Final = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_MODES: Final = frozenset(_OLD_MODES.values())
+#: What a request may ask for, in the names that sentence-transformers has.
+_ASKED: Final = {"mean": "mean", "cls": "cls", "max": "max", "last": "lasttoken"}
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A layer behind the pooling: `Dense`, `LayerNorm` or `Normalize`, with its folder and configuration."""
+
+    kind: str
+    folder: Path
+    config: dict[str, Any]
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -52,7 +61,7 @@ class Recipe(msgspec.Struct, frozen=True):
     lower_case: bool = False
     pooling: tuple[str, ...] = ("mean",)
     skips_prompt: bool = False
-    heads: tuple[nn.Module, ...] = ()
+    heads: tuple[Head, ...] = ()
     normalizes: bool = True
     prompts: dict[str, str] = {}
     default_prompt: str | None = None
@@ -65,6 +74,19 @@ class Recipe(msgspec.Struct, frozen=True):
             known = did_you_mean(name, self.prompts) if self.prompts else "leave `prompt_name` out"
             raise InvalidInput(f"the model has no prompt `{name}`", field="prompt_name", hint=known)
         return self.prompts[name]
+
+    def cased(self, text: str) -> str:
+        """A text in small letters, if the model wants that."""
+        return text.lower() if self.lower_case else text
+
+    def modes(self, request: TextEmbedding) -> tuple[str, ...]:
+        """How the tokens of a text are pooled. Raises InvalidInput for what the layers behind cannot take."""
+        if request.pooling is None:
+            return self.pooling
+        if self.heads and len(self.pooling) > 1:
+            own = " + ".join(self.pooling)
+            raise InvalidInput(f"the model has layers behind its pooling that need `{own}`", field="pooling")
+        return (_ASKED[request.pooling],)
 
 
 def read(folder: Path, origin: str) -> Recipe:
@@ -140,85 +162,24 @@ class _Reader:
             told = [mode for key, mode in _OLD_MODES.items() if config.get(key)] or ["mean"]
         modes = (told,) if isinstance(told, str) else tuple(told)
         for mode in modes:
-            if mode not in MODES:
+            if mode not in _MODES:
                 raise ModelLoadError(
                     f"`{self._origin}` pools its tokens with `{mode}`, which is not supported"
                 )
         return modes
 
-    def _head(self, kind: str, path: str) -> nn.Module | None:
+    def _head(self, kind: str, path: str) -> Head | None:
         match kind:
             case "Dropout":  # for training
                 return None
             case "Normalize":
-                return _Unit()
-            case "Dense":
-                return self._dense(path)
-            case "LayerNorm":
-                norm = nn.LayerNorm(int(self._config(path)["dimension"]))
-                norm.load_state_dict({key.removeprefix("norm."): x for key, x in self._weights(path).items()})
-                return norm
+                return Head(kind, self._folder, {})
+            case "Dense" | "LayerNorm":
+                config = self._config(path)
+                wanted = config.get("module_input_name", "sentence_embedding")
+                if wanted == "sentence_embedding":
+                    return Head(kind, self._inside(path), config)
         raise self._unsupported(kind)
-
-    def _dense(self, path: str) -> nn.Module:
-        config = self._config(path)
-        if config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
-            raise self._unsupported("Dense")
-        weights = self._weights(path)
-        return _Dense(weights, self._activation(config), residual=bool(config.get("use_residual")))
-
-    def _activation(self, config: dict[str, Any]) -> nn.Module:
-        """A class of torch's own by its name; other names would be code that comes with the weights."""
-        name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-        found = getattr(nn, name.rpartition(".")[2], None) if name.startswith("torch.nn.") else None
-        if not (isinstance(found, type) and issubclass(found, nn.Module)):
-            raise ModelLoadError(f"`{self._origin}` needs the activation `{name}`, which is not torch's own")
-        return found()
-
-    def _weights(self, path: str) -> dict[str, Tensor]:
-        where = self._inside(path)
-        if (where / "model.safetensors").is_file():
-            from safetensors.torch import load_file
-
-            return load_file(where / "model.safetensors")
-        if (where / "pytorch_model.bin").is_file():
-            loaded: dict[str, Tensor] = torch.load(
-                where / "pytorch_model.bin", map_location="cpu", weights_only=True
-            )
-            return loaded
-        raise ModelLoadError(
-            f"the weights of `{path}` of `{self._origin}` are missing",
-            hint=f"`{path}/model.safetensors` or `{path}/pytorch_model.bin` lies with the others",
-        )
-
-
-class _Dense(nn.Module):
-    """A linear layer with an activation, and perhaps what goes in added to what comes out."""
-
-    def __init__(self, weights: dict[str, Tensor], activation: nn.Module, *, residual: bool) -> None:
-        super().__init__()
-        self._linear = _linear(weights, "linear")
-        self._activation = activation
-        self._adds = residual
-        self._residual = _linear(weights, "residual") if "residual.weight" in weights else nn.Identity()
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        found: Tensor = self._activation(self._linear(vectors))
-        return found + self._residual(vectors) if self._adds else found
-
-
-class _Unit(nn.Module):
-    """Length 1."""
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        return nn.functional.normalize(vectors, dim=-1)
-
-
-def _linear(weights: dict[str, Tensor], name: str) -> nn.Linear:
-    weight, bias = weights[f"{name}.weight"].float(), weights.get(f"{name}.bias")
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    layer.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias.float()})
-    return layer
 
 
 def _json(path: Path) -> Any:

@@ -62,5 +62,10 @@ SPEC = TaskSpec(
             },
         ),
         "huggingface": TaskDriver("model_compose.tasks.text_embedding.huggingface:Embedder"),
+        "custom": TaskDriver(
+            "model_compose.tasks.text_embedding.custom:Embedder",
+            modules=("onnxruntime", "tokenizers", "numpy"),
+            extra="onnx",
+        ),
     },
 )

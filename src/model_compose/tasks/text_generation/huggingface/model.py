@@ -25,6 +25,7 @@ from model_compose.tasks.generation import (
     input_limit,
     outcome_of,
     refuse_equal_outputs,
+    refuse_more_outputs_than_beams,
     too_long,
 )
 from model_compose.tasks.text_generation.huggingface.loop import Loop
@@ -136,8 +137,7 @@ class Generator:
     async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
         """Generate the outputs of a request, side by side."""
         refuse_equal_outputs(request)
-        if request.num_beams > 1:
-            _check_beams(request)
+        refuse_more_outputs_than_beams(request)
         prompt = await asyncio.to_thread(self.prompt, request)
         outputs = await self._serve(request, prompt, sink, cancel, self.splits(request))
         return outcome_of([output.completion() for output in outputs])
@@ -275,12 +275,3 @@ def _ends(own: Any, tokenizer: Any) -> tuple[int, ...]:
     found = own.eos_token_id if own is not None else None
     tokens = list(found) if isinstance(found, list | tuple) else [found]
     return tuple(dict.fromkeys(t for t in [*tokens, tokenizer.eos_token_id] if isinstance(t, int)))
-
-
-def _check_beams(request: Generation) -> None:
-    if request.num_return_sequences > request.num_beams:
-        raise InvalidInput(
-            f"{request.num_return_sequences} outputs of {request.num_beams} beams",
-            field="num_return_sequences",
-            hint="ask for as many beams as outputs, or more",
-        )

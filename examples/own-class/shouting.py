@@ -1,0 +1,28 @@
+"""Says whether a text shouts: the smallest model that is not a toy of one method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+
+class Shouting:
+    class Options(msgspec.Struct):
+        least: int = 2
+
+    def load(self, options: Any) -> None:
+        self.least = options.options.least
+
+    def prepare(self, request: Any) -> int:
+        """On a CPU thread, while the batch before computes: how many capital letters the text has."""
+        return sum(letter.isupper() for letter in request.text)
+
+    def forward(self, batch: Sequence[int]) -> list[bool]:
+        """Texts of all callers that wait, at once: a network would stand here."""
+        return [count >= self.least for count in batch]
+
+    def finish(self, request: Any, shouts: bool) -> dict[str, Any]:
+        """On a CPU thread again: the fields of the task's result."""
+        return {"label": "shouting" if shouts else "calm", "score": 1.0, "label_id": int(shouts)}
