@@ -47,6 +47,8 @@ def test_the_commands_of_an_example_work(example: str, tmp_path: Path) -> None:
     variables = {"EMBEDDING_MODEL": str(tiny), "ADAPTER": str(models.tiny_lora("arr"))}
     if example == "classification":
         variables["CLASSIFIER"] = str(tiny_models.classifier("bert", tmp_path / "classifier"))
+    elif example == "upscaling":
+        variables["UPSCALER"] = str(models.animevideov3())
     elif example == "painting":
         variables["PAINTER"] = str(tiny_diffusion.sdxl(tmp_path / "painter"))
     elif example == "captioning":

@@ -36,6 +36,13 @@ class _Pending:
         self._several = call.several
         self._requests = requests
         self._sizes = [len(items) for items in rows]
+        self._owners = [i for i, items in enumerate(rows) for _ in items]
+        self._done: dict[int, tuple[int, int]] = {}
+
+    def progress(self, row: int, done: int, total: int) -> None:
+        """Report how far the request of a row is; of several, how far those are that have begun."""
+        self._done[self._owners[row]] = (done, total)
+        self.sink.progress(*map(sum, zip(*self._done.values(), strict=True)))
 
     def outcome(self, finish: Callable[[Any, Sequence[Any]], Outcome]) -> Outcome:
         """What comes of its rows. Raises what the first of those failed with, or what `finish` raises."""
@@ -82,7 +89,8 @@ class _Step:
         return _Step([self._rows[i] for i in chosen], self.threads)
 
     def progress(self, i: int, done: int, total: int) -> None:
-        self._rows[i][1].sink.progress(done, total)
+        row, pending = self._rows[i]
+        pending.progress(row.index, done, total)
 
     def cancelled(self, i: int) -> bool:
         return self._rows[i][1].sink.token.cancelled
