@@ -67,9 +67,10 @@ class Media:
             raise InvalidInput(f"`{field}`: {shown(value)} is no file", field=field, hint=_HINT)
         if wanted.format == "path":
             return self._read(value, field)
-        if wanted.format == "url" and not value.lower().startswith(_WEB):
+        is_url = value[:8].lower().startswith(_WEB)  # a picture is a million characters of text
+        if wanted.format == "url" and not is_url:
             raise InvalidInput(f"`{field}`: {shown(value)} is no http(s) URL", field=field)
-        if value.lower().startswith(_WEB):
+        if is_url:
             return value
         return _decoded(value, _media_type(wanted), field)
 
@@ -201,7 +202,7 @@ def _media_type(wanted: Type) -> str:
 
 def _decoded(text: str, media_type: str, field: str) -> Blob:
     """A file that is written as a data URI or as base64."""
-    if not text.lower().startswith("data:"):
+    if text[: len("data:")].lower() != "data:":
         return Blob(media_type, _base64(text, field))
     head, comma, content = text[len("data:") :].partition(",")
     if not comma:
@@ -212,11 +213,16 @@ def _decoded(text: str, media_type: str, field: str) -> Blob:
     return Blob(kind, unquote_to_bytes(content))
 
 
-def _base64(text: str, field: str) -> bytes:
+def _base64_in(text: str) -> bytes:
+    """What is written in a text without line breaks; nothing if that is no base64."""
     try:
-        found = base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        found = b""
+        return b""
+
+
+def _base64(text: str, field: str) -> bytes:
+    found = _base64_in(text) or _base64_in("".join(text.split()))
     if not found:
         raise InvalidInput(
             f"`{field}`: {shown(text)} is neither a data URI, base64, nor an http(s) URL",

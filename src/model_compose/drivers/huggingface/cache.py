@@ -7,6 +7,8 @@ empty cells (`pad`), so that those that joined together end at the same cell.
 
 from __future__ import annotations
 
+import model_compose.drivers.huggingface.lean  # isort: skip  # noqa: F401  before all of the library
+
 from collections.abc import Sequence
 from typing import Any, Final
 

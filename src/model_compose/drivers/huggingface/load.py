@@ -84,6 +84,8 @@ def read_config(options: LoadOptions) -> Any:
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars are not for a log
     try:
         from transformers import AutoConfig
+
+        import model_compose.drivers.huggingface.lean  # noqa: F401
     except ImportError as error:
         raise DriverMissing(f"`transformers` cannot be imported: {error}") from error
     if files.gguf is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import model_compose.drivers.huggingface.lean  # isort: skip  # noqa: F401  before all of the library
+
 import inspect
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
