@@ -64,7 +64,7 @@ class Shell:
             "HF_HUB_CACHE": str(home / "hub"),
             "COLUMNS": "100",
         }
-        for name in ("FORCE_COLOR", "NO_COLOR", "XDG_CACHE_HOME"):
+        for name in ("FORCE_COLOR", "NO_COLOR", "PYTHONUNBUFFERED", "XDG_CACHE_HOME"):
             self.environment.pop(name, None)
 
     def install_a_driver_without_its_library(self) -> None:

@@ -290,8 +290,7 @@ def test_closed_streams_are_no_reason_to_fail(shell: Shell) -> None:
 def test_an_output_that_cannot_be_written_is_an_error(shell: Shell) -> None:
     shell.write(ECHO)
     check = in_a_shell(shell, "exec", "check", after="> /dev/full")
-    assert check.returncode == 1
-    assert check.stderr == "error: No space left on device\n"
+    assert (check.returncode, check.stderr) == (1, "error: No space left on device\n")
 
 
 @process

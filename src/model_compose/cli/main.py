@@ -5,6 +5,7 @@ Exit codes: 0, 1 when something failed, 2 when the file or the arguments are wro
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -41,7 +42,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            _flush()
+            return result
         except ModelComposeError as error:
             _show([error], verbose=ctx.params["verbose"])
             raise typer.Exit(_exit_code(error)) from None
@@ -56,9 +59,26 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise  # whoever read our output has gone, as `head` does: typer ends us in silence
         except OSError as error:
+            _let_go_of_output()
             where = f": `{error.filename}`" if error.filename else ""
             _show([ServiceError(f"{error.strerror or error}{where}")], verbose=ctx.params["verbose"])
             raise typer.Exit(_FAILED) from None
+
+
+def _flush() -> None:
+    """Write what is still to be written, while an error of it can be told; that nobody reads it is none."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go_of_output()
+
+
+def _let_go_of_output() -> None:
+    """What could not be written would be tried once more when Python ends, and change the exit code."""
+    with contextlib.suppress(OSError, ValueError):  # such as a stream without a file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _exit_code(error: ModelComposeError) -> int:

@@ -193,3 +193,29 @@ def test_other_drivers_have_no_classes(folder: Path) -> None:
     with pytest.raises(ConfigErrors) as caught:
         project_of(FILE.format(name="Plain", runtime="embedded", more="driver: huggingface"), folder)
     assert str(caught.value.errors[0]) == "driver `huggingface` has no classes of your own"
+
+
+FAMILY = """
+component:
+  type: model
+  task: image-upscale
+  driver: custom
+  architecture: {name}
+  model: ./weights.pth
+  runtime: embedded
+  options: {{width: 7}}
+"""
+
+
+async def test_a_family_of_another_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    async with app_of(FAMILY.format(name="mirror"), tmp_path) as app:
+        await app.pool.until(app.settled)
+        _, result = await start(app, {"image": "data:image/png;base64,iVBORw=="})
+        assert (result.image.data, result.width) == (b"\x89PNG", 7)
+
+
+def test_a_family_that_nobody_has_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        project_of(FAMILY.format(name="mirrors"), tmp_path)
+    assert "unknown architecture `mirrors`" in [str(error) for error in caught.value.errors]

@@ -36,6 +36,7 @@ from model_compose.drivers.contract import (
 )
 from model_compose.errors import Cancelled, InvalidInput, ModelLoadError
 from model_compose.tasks.generation import Completion, TextDelta
+from model_compose.tasks.pictures import Picture
 from model_compose.tasks.text_embedding.spec import Embedding
 from model_compose.types import Usage
 
@@ -152,6 +153,26 @@ class EchoEmbedder:
 
     def finish(self, request: Any, raws: Sequence[Any]) -> Outcome:
         return Outcome(Embedding(list(map(float, raws[0]))), Usage(len(request.text)))
+
+
+class Mirror:
+    """A family of image-upscale for driver `custom`: a `BatchModel` that gives the file as it came."""
+
+    def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
+        self._width = int(options.options.get("width", 1))
+        return ModelInfo(slots=1)
+
+    def budget(self) -> tuple[int, int]:
+        return 4, 10_000
+
+    def prepare(self, request: Any) -> list[Item]:
+        return [Item(1, None, request.image)]
+
+    def forward(self, items: Sequence[Item], step: Step) -> Sequence[Any]:
+        return [item.payload for item in items]
+
+    def finish(self, request: Any, raws: Sequence[Any]) -> Outcome:
+        return Outcome(Picture(raws[0], self._width, 1))
 
 
 SPEC = DriverSpec(
