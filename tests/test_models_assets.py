@@ -178,7 +178,10 @@ def test_the_engine_refuses_a_chat_template_that_fails(name: str, tmp_path: Path
         load(hostile)
 
 
-FETCHED = (models.smollm2, models.smollm2_hf, models.minilm_hf, models.minilm_gguf, models.langid)
+FETCHED = (
+    *(models.smollm2, models.smollm2_hf, models.minilm_hf, models.minilm_gguf, models.langid),
+    *(models.animevideov3, models.minilm_onnx, models.yunet_sface),
+)
 
 
 @pytest.mark.parametrize("path", FETCHED)
