@@ -223,7 +223,7 @@ def compact(folder: Path, name: str = "compact.pth") -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return started(Upscaler(), options(esrgan(tmp_path_factory.mktemp("esrgan"))))
+    return started(Upscaler(), options(esrgan(tmp_path_factory.mktemp("esrgan")), batch_size=4))
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ from model_compose.tasks.image_upscale.spec import ImageUpscale
 from model_compose.tasks.images import encode
 from model_compose.tasks.pictures import ImageOutput, Picture
 
-#: Most tiles of one forward pass. A CPU is busy with one.
-_CPU_ROWS: Final = 4
+#: Most tiles of one forward pass. A CPU is busy with one, and what more of them make leaves its caches.
+_CPU_ROWS: Final = 1
 _GPU_ROWS: Final = 16
 #: What one forward pass may take, beside the weights.
 _CPU_BYTES: Final = 1 << 30
