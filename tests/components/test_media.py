@@ -40,6 +40,8 @@ class _Pages(BaseHTTPRequestHandler):
                 self._send(302, b"", {"location": "file:///etc/passwd"})
             case "/zip":
                 self._send(200, b"...", {"content-encoding": "gzip"})
+            case "/half":
+                self._send(200, b"x" * 60_000, {"content-type": "image/png"})
             case "/large":
                 self.send_response(200)
                 self.end_headers()
@@ -81,7 +83,9 @@ def media(folder: Path | None = None, hosts: tuple[str, ...] = ()) -> Media:
 
 
 async def blob(value: Any, **more: Any) -> Blob:
-    return await media(**more).blob(value, "image", "image")
+    found = await media(**more).files(value, "image", "image")
+    assert isinstance(found, Blob)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -157,6 +161,16 @@ async def test_a_url_of_a_listed_host_is_fetched(pages: Any) -> None:
 
 async def test_a_redirect_is_followed_where_it_leads_to_a_listed_host(pages: Any) -> None:
     assert (await blob(url_of(pages, "/moved"), hosts=("localhost",))).data == PNG
+
+
+async def test_what_the_urls_of_a_list_lead_to_is_bounded_together(pages: Any) -> None:
+    fetch = media(hosts=("localhost",)).files
+    url = url_of(pages, "/half")
+    given = [Blob("image/png", b"x" * LIMIT), url]
+    assert [len(each.data) for each in await fetch(given, "image", "image")] == [LIMIT, 60_000]  # type: ignore[union-attr]
+    with pytest.raises(InvalidInput, match="larger than") as caught:
+        await fetch([url, url], "image", "image")
+    assert caught.value.field == "image[1]"
 
 
 @pytest.mark.parametrize(

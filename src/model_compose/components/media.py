@@ -31,6 +31,8 @@ _UNKNOWN: Final = "application/octet-stream"
 _WEB: Final = ("http://", "https://")
 _MOST_REDIRECTS: Final = 5
 _FETCH_TIMEOUT_S: Final = 30.0
+#: At once, over all callers: what is being fetched is not in any queue yet.
+_MOST_FETCHES: Final = 8
 
 
 class Media:
@@ -45,6 +47,7 @@ class Media:
         self._roots = [root.resolve() for root in roots]
         self._hosts = frozenset(host.lower() for host in hosts)
         self._limit = limit
+        self._fetching = asyncio.Semaphore(_MOST_FETCHES)
 
     @classmethod
     def of(cls, project: Project) -> Media:
@@ -67,17 +70,33 @@ class Media:
             raise InvalidInput(f"`{field}`: {shown(value)} is no file", field=field, hint=_HINT)
         if wanted.format == "path":
             return self._read(value, field)
-        is_url = value[:8].lower().startswith(_WEB)  # a picture is a million characters of text
-        if wanted.format == "url" and not is_url:
+        if wanted.format == "url" and not _is_url(value):
             raise InvalidInput(f"`{field}`: {shown(value)} is no http(s) URL", field=field)
-        if is_url:
+        if _is_url(value):
             return value
         return _decoded(value, _media_type(wanted), field)
 
-    async def blob(self, value: Any, kind: str, field: str) -> Blob:
-        """The file that a value stands for; `kind` is one of MEDIA_TYPES. Raises InvalidInput."""
+    async def files(self, value: Any, kind: str, field: str) -> Blob | list[Blob]:
+        """The file that a value stands for, or those of a list; `kind` is one of MEDIA_TYPES.
+
+        What the URLs of a list lead to is as large together as a body may be. Raises InvalidInput.
+        """
+        if not isinstance(value, list):
+            return await self._file(value, kind, field, self._limit)
+        found: list[Blob] = []
+        left = self._limit
+        for i, each in enumerate(value):
+            blob = await self._file(each, kind, f"{field}[{i}]", left)
+            left -= len(blob.data) if isinstance(each, str) and _is_url(each) else 0
+            found.append(blob)
+        return found
+
+    async def _file(self, value: Any, kind: str, field: str, limit: int) -> Blob:
         found = self._convert(value, Type(kind), field)
-        return found if isinstance(found, Blob) else await self._fetch(found, field)
+        if isinstance(found, Blob):
+            return found
+        async with self._fetching:
+            return await self._fetch(found, field, limit)
 
     def _read(self, name: str, field: str) -> Blob:
         """A file of this machine, in one of the roots. Whether others exist is not told."""
@@ -102,7 +121,7 @@ class Media:
             hint="raise `controller.max_body`",
         )
 
-    async def _fetch(self, url: str, field: str) -> Blob:
+    async def _fetch(self, url: str, field: str, limit: int) -> Blob:
         """The file at a URL."""
         import httpx2
 
@@ -112,7 +131,7 @@ class Media:
                 httpx2.AsyncClient(trust_env=False, timeout=_FETCH_TIMEOUT_S) as client,
             ):
                 for _ in range(_MOST_REDIRECTS + 1):
-                    found = await self._get(client, url, field)
+                    found = await self._get(client, url, field, limit)
                     if isinstance(found, Blob):
                         return found
                     url = found
@@ -122,7 +141,7 @@ class Media:
             raise _unreachable(url, str(error) or type(error).__name__, field) from error
         raise _unreachable(url, f"more than {_MOST_REDIRECTS} redirects", field)
 
-    async def _get(self, client: httpx2.AsyncClient, url: str, field: str) -> Blob | str:
+    async def _get(self, client: httpx2.AsyncClient, url: str, field: str, limit: int) -> Blob | str:
         """The file at a URL, or where it redirects to."""
         at = urlsplit(url)
         host, address = await self._checked(url, field)
@@ -144,7 +163,7 @@ class Media:
             body = bytearray()
             async for piece in response.aiter_raw():
                 body += piece
-                if len(body) > self._limit:
+                if len(body) > limit:
                     raise self._too_large(field)
         finally:
             await response.aclose()
@@ -175,6 +194,10 @@ class Media:
 
 
 _HINT: Final = "send an upload, a data URI, base64, or an http(s) URL"
+
+
+def _is_url(text: str) -> bool:
+    return text[:8].lower().startswith(_WEB)  # not all of it: a picture is a million characters
 
 
 def _is_public(address: str) -> bool:

@@ -75,17 +75,12 @@ class ModelComponent:
         values = plan.values(scope)
         for name, kind in self._files.items():
             if name in values:
-                values[name] = await self._blobs(values[name], kind, name)
+                # What a client names by URL is fetched here, where nothing else waits for it.
+                values[name] = await self._media.files(values[name], kind, name)
         items = values.get(self._main.name)
         if self._main.many and isinstance(items, list) and self._is_many(items):
             return [self._request({**values, self._main.name: item}) for item in items], True
         return [self._request(values)], False
-
-    async def _blobs(self, value: Any, kind: str, field: str) -> Any:
-        """What a client names by URL is fetched here, where nothing else waits for it."""
-        if isinstance(value, list):
-            return [await self._blobs(item, kind, f"{field}[{i}]") for i, item in enumerate(value)]
-        return await self._media.blob(value, kind, field)
 
     def _is_many(self, items: list[Any]) -> bool:
         """Whether a list is a list of values: one conversation is itself a list, of messages."""
