@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
-
 from model_compose.config.spec import DriverSpec, Positive, Report, doc
+from model_compose.drivers.diffusion import DiffusionOptions
 from model_compose.sources.spec import format_of, parse_source
 
 
-class CustomOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CustomOptions(DiffusionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the engines behind this driver. A class of your own has options of its own instead."""
 
     max_image_pixels: Annotated[
@@ -19,16 +18,6 @@ class CustomOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_batch_tokens: Annotated[
         Positive | None, doc("texts: most tokens in one forward pass, padding included")
     ] = None
-    cpu_offload: Annotated[
-        bool, doc("image-generation: parts of the model wait in RAM for their turn on the GPU")
-    ] = False
-    vae_tiling: Annotated[
-        bool,
-        doc("image-generation: make the pixels tile by tile, which needs less memory; seams are blended"),
-    ] = False
-    vae_slicing: Annotated[
-        bool, doc("image-generation: make the pixels of one image after the other, which needs less memory")
-    ] = False
     providers: Annotated[
         tuple[str, ...],
         doc("onnxruntime's execution providers, in order; unset: the one that belongs to `device`"),

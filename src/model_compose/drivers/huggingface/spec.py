@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
-
 from model_compose.config.spec import DriverSpec, Positive, Report, doc
+from model_compose.drivers.diffusion import DiffusionOptions
 from model_compose.sources.spec import HubSource, parse_source
 
 _COMMIT_LENGTH = 40
@@ -18,7 +17,7 @@ GENERATION_REFUSES: Final[Mapping[str, str]] = {
 }
 
 
-class HuggingFaceOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HuggingFaceOptions(DiffusionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the transformers library and of our batching around it."""
 
     attention: Annotated[
@@ -43,16 +42,6 @@ class HuggingFaceOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     chat_template: Annotated[
         str | None, doc("a Jinja template instead of the tokenizer's own; rendered in a sandbox")
     ] = None
-    cpu_offload: Annotated[
-        bool, doc("image-generation: parts of the model wait in RAM for their turn on the GPU")
-    ] = False
-    vae_tiling: Annotated[
-        bool,
-        doc("image-generation: make the pixels tile by tile, which needs less memory; seams are blended"),
-    ] = False
-    vae_slicing: Annotated[
-        bool, doc("image-generation: make the pixels of one image after the other, which needs less memory")
-    ] = False
     trust_remote_code: Annotated[
         bool,
         doc("run Python code that comes with the weights; needs `model.revision` to be a commit, in full"),
