@@ -37,7 +37,7 @@ from model_compose.config.schema import (
 )
 from model_compose.config.spec import Field, TaskSpec, fields_of
 from model_compose.drivers.contract import Outcome
-from model_compose.runtime.pool import ModelStatus
+from model_compose.runtime.pool import ComponentStatus
 from model_compose.types import Result, Usage
 
 CATALOG = BuiltIn()
@@ -161,7 +161,7 @@ def measured() -> Metrics:
     metrics.ended(call, None)
     metrics.ended(call, errors.EngineError(""))
     metrics.run_ended(cast("Any", SimpleNamespace(workflow_id="workflow", status="completed")))
-    status = ModelStatus("model", "ready", {"host": 1}, 0, 0, metrics={"tokens": 1.0})
+    status = ComponentStatus("model", "ready", {"host": 1}, 0, 0, metrics={"tokens": 1.0})
     metrics.watch(cast("Any", SimpleNamespace(status=lambda: [status])))
     return metrics
 

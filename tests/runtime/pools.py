@@ -18,7 +18,8 @@ from model_compose.errors import ModelComposeError
 from model_compose.runtime.call import Call, Decoders
 from model_compose.runtime.messages import PROTOCOL, Load
 from model_compose.runtime.model import LoadStage, ModelPlan, State
-from model_compose.runtime.pool import ModelPool, ModelSetup, ModelStatus, Prepared
+from model_compose.runtime.pool import ComponentStatus, ModelPool, ModelSetup, Prepared
+from model_compose.runtime.process import Reaper
 from model_compose.tasks.generation import Completions, TextDelta
 from model_compose.tasks.text_embedding.spec import Embedding, TextEmbedding
 from model_compose.tasks.text_generation.spec import TextGeneration
@@ -118,7 +119,7 @@ class Models:
         async with asyncio.timeout(30):
             await self.pool.until(lambda: self.pool.state(model) == state)
 
-    def status(self, model: str = "echo") -> ModelStatus:
+    def status(self, model: str = "echo") -> ComponentStatus:
         return next(status for status in self.pool.status() if status.name == model)
 
     def worker(self, model: str = "echo") -> psutil.Process:
@@ -133,12 +134,14 @@ async def running(*setups: ModelSetup, budget: int | None = None, cores: int = 6
     scratch = Path(tempfile.mkdtemp(prefix="model-compose-test-"))
     seen = Seen()
     budgets = {} if budget is None else {"host": budget}
-    pool = ModelPool(setups, budgets=budgets, cores=cores, scratch=scratch, observer=seen)
+    reaper = Reaper(scratch)
+    pool = ModelPool(setups, budgets=budgets, cores=cores, reaper=reaper, observer=seen)
     try:
         yield Models(pool, seen, scratch)
     finally:
         async with asyncio.timeout(30):
             await pool.close()
+            await reaper.close()
 
 
 async def eventually(condition: Callable[[], bool], what: str, within_s: float = 20) -> None:

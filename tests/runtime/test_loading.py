@@ -13,7 +13,7 @@ from model_compose.errors import SourceOffline
 from model_compose.runtime.host import REPORT_EVERY_S, LoadReports
 from model_compose.runtime.messages import Loading, ToGateway
 from model_compose.runtime.model import LoadStage
-from model_compose.runtime.pool import DOWNLOADING, ModelStatus
+from model_compose.runtime.pool import DOWNLOADING, ComponentStatus
 
 ODD = "tests.runtime.odd_models"
 
@@ -108,7 +108,7 @@ async def test_a_download_is_shown_as_such_and_those_of_an_earlier_try_no_more(
     ],
 )
 def test_a_stage_is_told_in_words(stage: LoadStage | None, text: str) -> None:
-    assert str(ModelStatus("a", "loading", {}, 0, 0, loading=stage)) == text
+    assert str(ComponentStatus("a", "loading", {}, 0, 0, loading=stage)) == text
 
 
 def test_each_stage_is_reported_at_its_ends_and_otherwise_now_and_then() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.compose.apps import project_of
 from tests.config.expressions import parsed
 
-from model_compose.components.contract import CallContext, Component
+from model_compose.components.contract import CallContext, Callee
 from model_compose.components.streams import Stream
 from model_compose.config.expression import Scope, render
 from model_compose.config.schema import Action, Job, Project, Workflow
@@ -107,7 +107,7 @@ class Bench:
 
     async def run(self, given: Mapping[str, Any] | None = None, *, streaming: bool = False) -> Any:
         workflow = next(iter(self.project.workflows.values()))
-        components: Mapping[str, Component] = {"echo": self.echoes}
+        components: Mapping[str, Callee] = {"echo": self.echoes}
         output = await run_workflow(
             workflow, self.project, components, given or {}, self.context, streaming=streaming
         )

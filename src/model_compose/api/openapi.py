@@ -13,7 +13,7 @@ from model_compose.api.schemas import input_example, input_schema, schema_of
 from model_compose.compose.app import App
 from model_compose.compose.store import RunRecord
 from model_compose.config.schema import Workflow
-from model_compose.runtime.pool import ModelStatus
+from model_compose.runtime.pool import ComponentStatus
 
 
 def document(app: App) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def document(app: App) -> dict[str, Any]:
         "components": {
             "schemas": {
                 "Task": schema_of(RunRecord),
-                "Component": schema_of(ModelStatus),
+                "Component": schema_of(ComponentStatus),
                 "Error": _ERROR,
                 **{_input_name(each): input_schema(inputs) for each, inputs in app.inputs.items()},
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from model_compose.api.asgi import flag
 from model_compose.api.metrics import Metrics
 from model_compose.api.schemas import described_input, described_output
 from model_compose.api.status import encoded, status_of
+from model_compose.components.contract import Component
 from model_compose.compose.app import App
 from model_compose.config.schema import Workflow
 from model_compose.errors import Forbidden, ModelComposeError, NotFound, did_you_mean
@@ -90,9 +92,9 @@ class ServiceRoutes:
         """`GET /readyz`: a line for each component."""
         ready = self._app.ready()
         lines = []
-        for model, status in zip(self._app.models, self._app.status(), strict=True):
-            word = "ok" if self._app.component_ready(model) else "not ready"
-            lines.append(f"{word} {model.name}: {status}")
+        for name, component in self._app.components.items():
+            word = "ok" if component.ready() else "not ready"
+            lines.append(f"{word} {name}: {component.status()}")
         lines.append("ready" if ready else "draining" if self._app.draining else "not ready")
         code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return PlainTextResponse("\n".join(lines) + "\n", code)
@@ -117,31 +119,25 @@ class ServiceRoutes:
 
     async def restart(self, request: Request) -> Response:
         """`POST /components/{component}/restart`"""
-        return self._admin(request, self._restart)
+        return self._admin(request, lambda component: component.restart())
 
     async def stop(self, request: Request) -> Response:
         """`POST /components/{component}/stop`"""
-        return self._admin(request, self._stop)
+        return self._admin(request, lambda component: component.stop())
 
-    def _restart(self, component: str) -> None:
-        self._app.pool.release(component, stay=False)
-        self._app.pool.want(component)
-
-    def _stop(self, component: str) -> None:
-        self._app.pool.release(component, stay=True)
-
-    def _admin(self, request: Request, act: Any) -> Response:
+    def _admin(self, request: Request, act: Callable[[Component], None]) -> Response:
         name = request.path_params["component"]
-        names = [model.name for model in self._app.models]
         given = request.headers.get("authorization", "")
         if self._token is None or not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             return _error(
                 Forbidden("this is for whoever runs the service", hint="use the `model-compose` command")
             )
-        if name not in names:
-            return _error(NotFound(f"there is no component `{name}`", hint=did_you_mean(name, names)))
-        act(name)
-        return _json({"component": name, "state": self._app.pool.state(name)}, HTTPStatus.ACCEPTED)
+        try:
+            component = self._app.component(name)
+            act(component)
+        except ModelComposeError as error:
+            return _error(error)
+        return _json({"component": name, "state": component.status().state}, HTTPStatus.ACCEPTED)
 
 
 def _json(value: Any, status: int = HTTPStatus.OK) -> Response:

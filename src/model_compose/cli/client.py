@@ -13,7 +13,7 @@ import msgspec
 
 from model_compose.cli.state import StateFolder
 from model_compose.errors import ErrorInfo, ModelComposeError, NotFound, ServiceError, did_you_mean, revive
-from model_compose.runtime.pool import ModelStatus
+from model_compose.runtime.pool import ComponentStatus
 
 _TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.1
@@ -34,11 +34,11 @@ class Client:
         self._state = state
         self.service = state.running()
 
-    def components(self) -> list[ModelStatus]:
+    def components(self) -> list[ComponentStatus]:
         """All components, in the order of the file."""
-        return msgspec.json.decode(self._ask("GET", "/components"), type=list[ModelStatus])
+        return msgspec.json.decode(self._ask("GET", "/components"), type=list[ComponentStatus])
 
-    def component(self, name: str) -> ModelStatus:
+    def component(self, name: str) -> ComponentStatus:
         """One component. Raises NotFound."""
         components = self.components()
         for status in components:
@@ -55,7 +55,7 @@ class Client:
         """Unload a component when its calls have ended; -> at once. Raises NotFound."""
         self._ask("POST", f"/components/{name}/stop", self._state.token())
 
-    def wait(self, name: str, until: Callable[[ModelStatus], bool]) -> ModelStatus:
+    def wait(self, name: str, until: Callable[[ComponentStatus], bool]) -> ComponentStatus:
         """The component when it is as it should be."""
         while not until(status := self.component(name)):
             time.sleep(_POLL_S)

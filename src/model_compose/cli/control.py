@@ -12,7 +12,7 @@ from model_compose.cli.terminal import paint, say
 from model_compose.errors import ModelUnavailable
 
 if TYPE_CHECKING:
-    from model_compose.runtime.pool import ModelStatus
+    from model_compose.runtime.pool import ComponentStatus
 
 Component = Annotated[str, typer.Argument(metavar="COMPONENT", help="Its name in the file.")]
 
@@ -29,7 +29,7 @@ def restart(context: typer.Context, component: Component, files: Files = None) -
     before = client.component(component)
     client.restart(component)
 
-    def is_new(status: ModelStatus) -> bool:
+    def is_new(status: ComponentStatus) -> bool:
         old = status.pid is not None and status.pid == before.pid  # it still serves what it had
         return status.state == "failed" or (status.state == "ready" and not old)
 

@@ -65,10 +65,10 @@ class _Loading(Observer):
         self._meter = meter
         self._stages = Stages(lambda component, text: self._say(f"{component}: {text}"))
 
-    def changed(self, model: str, state: State) -> None:
-        """A model has a new state."""
+    def changed(self, component: str, state: State) -> None:
+        """A component has a new state."""
         if state == "loading":
-            self._say(f"loading {model}")
+            self._say(f"loading {component}")
 
     def loading(self, model: str, stage: LoadStage) -> None:
         """A model says how far its load is."""

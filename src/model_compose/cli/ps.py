@@ -14,7 +14,7 @@ from model_compose.sources.disk import size_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model_compose.runtime.pool import ModelStatus
+    from model_compose.runtime.pool import ComponentStatus
 
 _HEADER: Final = ["COMPONENT", "STATE", "MEMORY", "ACTIVE", "QUEUE", "PID", "ENGINE"]
 _COLOURS: Final[dict[str, Style]] = {
@@ -46,15 +46,16 @@ def ps(
     _show(Client(state).components(), as_json)
 
 
-def _unloaded(selection: Selection) -> list[ModelStatus]:
+def _unloaded(selection: Selection) -> list[ComponentStatus]:
     """The components of the file, as they are where no service runs."""
     from model_compose.compose.catalog import BuiltIn
-    from model_compose.runtime.pool import ModelStatus
+    from model_compose.runtime.pool import ComponentStatus
 
-    return [ModelStatus(name, "unloaded", {}, 0, 0) for name in selection.project(BuiltIn()).components]
+    components = selection.project(BuiltIn()).components
+    return [ComponentStatus(name, "unloaded", {}, 0, 0, type=c.type) for name, c in components.items()]
 
 
-def _show(components: Sequence[ModelStatus], as_json: bool) -> None:
+def _show(components: Sequence[ComponentStatus], as_json: bool) -> None:
     if as_json:
         say_json(components)
         return
@@ -70,7 +71,7 @@ def _show(components: Sequence[ModelStatus], as_json: bool) -> None:
             say(f"\n{paint(status.name, 'bold', sys.stdout)}: {status.error}")
 
 
-def _row(status: ModelStatus) -> list[str]:
+def _row(status: ComponentStatus) -> list[str]:
     info = status.info
     engine = [f"{key} {value}" for key, value in info.details.items()] if info else []
     if info and info.context_length:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from model_compose.api.http import http_app
@@ -40,12 +40,12 @@ class Watch(Metrics):
         super().watch(app)
         self._app = app
 
-    def changed(self, model: str, state: State) -> None:
-        """A model has a new state."""
-        extra = {"component": model}
-        self._stages.over(model)
+    def changed(self, component: str, state: State) -> None:
+        """A component has a new state."""
+        extra = {"component": component}
+        self._stages.over(component)
         if state == "failed":
-            log.error("%s", _told(self._app.pool.error(model)), extra=extra)
+            log.error("%s", _told(self._app.component(component).error()), extra=extra)
         else:
             log.info("%s", state, extra=extra)
 
@@ -104,7 +104,7 @@ async def serve(
             log.info("listening on %s", url)
 
             def settled() -> None:
-                failed = [m.name for m in app.models if app.pool.state(m.name) == "failed"]
+                failed = app.failed()
                 log.info("%s", _welcome(project, url, api_url, time.monotonic() - began, failed))
                 loaded(not failed)
 
@@ -113,7 +113,7 @@ async def serve(
 
 
 async def _serve(server: Server, app: App, listener: socket.socket, settled: Callable[[], None]) -> None:
-    """Serve until a signal, or until no model works any more; then raise the error of one of them."""
+    """Serve until a signal, or until nothing works any more; then raise the error of one of them."""
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
     losing = asyncio.create_task(_until_hopeless(app, settled), name="losing")
     await asyncio.wait([serving, losing], return_when=asyncio.FIRST_COMPLETED)
@@ -126,11 +126,11 @@ async def _serve(server: Server, app: App, listener: socket.socket, settled: Cal
 
 
 async def _until_hopeless(app: App, settled: Callable[[], None]) -> ModelComposeError:
-    """Wait for what is preloaded, then for the moment when every model has failed; -> why."""
-    await app.pool.until(app.settled)
+    """Wait for what is preloaded, then for the moment when everything has failed; -> why."""
+    await app.until(app.settled)
     if app.hopeless() is None:
         settled()
-    await app.pool.until(lambda: app.hopeless() is not None)
+    await app.until(lambda: app.hopeless() is not None)
     error = app.hopeless()
     assert error is not None
     log.error("nothing is left to serve")
@@ -142,7 +142,7 @@ def _reached(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
 
 
-def _welcome(project: Project, url: str, api_url: str, took_s: float, failed: list[str]) -> str:
+def _welcome(project: Project, url: str, api_url: str, took_s: float, failed: Sequence[str]) -> str:
     """What somebody wants to know who has just started a service."""
     default = project.default_workflow()
     workflows = [f"{w.id} (default)" if w is default else w.id for w in project.workflows.values()]

@@ -11,14 +11,14 @@ import logging
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from model_compose.components.contract import Component
+from model_compose.components.contract import CallContext, Component
 from model_compose.components.media import Media
 from model_compose.components.streams import Stream
-from model_compose.compose import models
+from model_compose.compose import components, models
 from model_compose.compose.run import Run
 from model_compose.compose.store import RunRecord, RunStore, StoredRun, unpacked
 from model_compose.config.schema import Project, Workflow
@@ -34,7 +34,8 @@ from model_compose.errors import (
 from model_compose.runtime.call import Call
 from model_compose.runtime.memory import cores
 from model_compose.runtime.model import LoadStage, State
-from model_compose.runtime.pool import ModelPool, ModelStatus
+from model_compose.runtime.pool import ComponentStatus, ModelPool
+from model_compose.runtime.process import Reaper
 from model_compose.workflows.inputs import inputs_of
 from model_compose.workflows.run import run_workflow
 
@@ -52,9 +53,9 @@ class Observer:
     def ended(self, call: Call, error: ModelComposeError | None) -> None:
         """A call to a model ended."""
 
-    def changed(self, model: str, state: State) -> None:
-        """A model has a new state."""
-        log.info("%s is %s", model, state, extra={"component": model, "state": state})
+    def changed(self, component: str, state: State) -> None:
+        """A component has a new state."""
+        log.info("%s is %s", component, state, extra={"component": component, "state": state})
 
     def loading(self, model: str, stage: LoadStage) -> None:
         """A model says how far its load is."""
@@ -85,14 +86,18 @@ class App:
         self.observer = observer or Observer()
         self.draining = False
         self._progress = progress
+        self._state = state
         self._store = RunStore(state / "runs.sqlite") if state else None
         self._runs: dict[str, Run] = {}
         self._finished: OrderedDict[str, bytes] = OrderedDict()
         self._finished_bytes = 0
         self._background: set[asyncio.Task[None]] = set()
         self._expiring: asyncio.Task[None] | None = None
+        self._catalog = catalog
         self._components: dict[str, Component] = {}
         self._pool: ModelPool | None = None
+        self._reaper: Reaper | None = None
+        self._changed = asyncio.Event()
         self._media = Media.of(project)
         limit = project.controller.max_concurrent_count
         self._places = asyncio.Semaphore(limit) if limit else None
@@ -123,25 +128,38 @@ class App:
         await self.close()
 
     async def start(self) -> None:
-        """Begin to load what is preloaded, and take up what a service before us left.
+        """Begin to start every component, and take up what a service before us left.
 
         Raises DriverMissing, or ServiceError if the stored runs cannot be read, before anything starts.
         """
         models.require_drivers(self.models)
+        components.require(self.project, self._catalog)
         left = await self._store.unfinished() if self._store is not None else []
         scratch = Path(tempfile.mkdtemp(prefix="model-compose-"))
+        self._reaper = Reaper(scratch)
         threads = min(self.project.settings.threads or cores(), cores())
         self._pool = ModelPool(
             [models.setup(m, self.project, threads, scratch, self._progress) for m in self.models],
             budgets=models.memory_budget(self.project),
             cores=threads,
-            scratch=scratch,
-            observer=self.observer,
+            reaper=self._reaper,
+            observer=_Heard(self),
         )
-        self._components = {m.name: models.component(m, self._pool, self._media) for m in self.models}
-        for model in self.models:
-            if model.config.preload:
-                self._pool.want(model.name)
+        of_models = {m.name: models.component(m, self._pool, self._media) for m in self.models}
+        for name, declared in self.project.components.items():
+            self._components[name] = of_models.get(name) or components.component(
+                declared,
+                self._catalog,
+                folder=self.project.folder,
+                state=self._state,
+                scratch=scratch,
+                media=self._media,
+                workflows=self,
+                reaper=self._reaper,
+                changed=self._heard,
+            )
+        for component in self._components.values():
+            await component.start()
         if self._store is not None:
             await self._take_up(self._store, left)
             self._expiring = asyncio.create_task(self._expire(self._store), name="expire")
@@ -191,8 +209,11 @@ class App:
         if self._expiring is not None:
             self._expiring.cancel()
             await asyncio.wait([self._expiring])
+        await asyncio.gather(*(component.close() for component in self._components.values()))
         if self._pool is not None:
             await self._pool.close()
+        if self._reaper is not None:
+            await self._reaper.close()
         if self._store is not None:
             await self._store.close()
 
@@ -352,26 +373,71 @@ class App:
         """A run that has not ended."""
         return self._runs.get(task_id)
 
-    # Models
+    async def call(self, name: str, given: Any, context: CallContext, *, streaming: bool) -> Any:
+        """Run a workflow inside of another run; see `Workflows`."""
+        raise NotImplementedError
 
-    def status(self) -> Sequence[ModelStatus]:
-        """Every model, in the order of the file."""
-        return self.pool.status()
+    # Components
+
+    def _heard(self, component: str, state: State) -> None:
+        """A component has a new state."""
+        self.observer.changed(component, state)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition over the states of components."""
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    @property
+    def components(self) -> Mapping[str, Component]:
+        """The components by id, in the order of the file; none before the app has started."""
+        return self._components
+
+    def component(self, name: str) -> Component:
+        """A component. Raises NotFound."""
+        if name not in self._components:
+            hint = did_you_mean(name, self._components)
+            raise NotFound(f"there is no component `{name}`", hint=hint)
+        return self._components[name]
+
+    def status(self) -> Sequence[ComponentStatus]:
+        """Every component, in the order of the file."""
+        return [component.status() for component in self._components.values()]
 
     def ready(self) -> bool:
-        """Whether every component can serve: none has failed, and what is preloaded is loaded."""
-        return not self.draining and all(self.component_ready(m) for m in self.models)
-
-    def component_ready(self, model: models.Model) -> bool:
-        """Whether a request to this model would be served. One that loads on demand is ready unloaded."""
-        state = self.pool.state(model.name)
-        return state == "ready" or (state == "unloaded" and not self.pool.wanted(model.name))
+        """Whether every component can serve: none has failed, and what starts with us has started."""
+        return not self.draining and all(component.ready() for component in self._components.values())
 
     def settled(self) -> bool:
-        """Whether nothing is being loaded, or is about to be."""
-        return not any(self.pool.wanted(m.name) for m in self.models)
+        """Whether nothing is being started, or is about to be."""
+        return all(component.settled() for component in self._components.values())
+
+    def failed(self) -> Sequence[str]:
+        """The components that have failed."""
+        return [name for name, component in self._components.items() if component.error() is not None]
 
     def hopeless(self) -> ModelComposeError | None:
-        """Why nothing is left to serve, if that is so: every model has failed."""
-        errors = [self.pool.error(m.name) for m in self.models if self.pool.state(m.name) == "failed"]
-        return errors[0] if errors and len(errors) == len(self.models) else None
+        """Why nothing is left to serve, if that is so: every component has failed."""
+        errors = [error for c in self._components.values() if (error := c.error()) is not None]
+        return errors[0] if errors and len(errors) == len(self._components) else None
+
+
+class _Heard(Observer):
+    """What the pool tells, for whoever observes the app."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def ended(self, call: Call, error: ModelComposeError | None) -> None:
+        """A call ended."""
+        self._app.observer.ended(call, error)
+
+    def changed(self, component: str, state: State) -> None:
+        """A model has a new state."""
+        self._app._heard(component, state)
+
+    def loading(self, model: str, stage: LoadStage) -> None:
+        """A model says how far its load is."""
+        self._app.observer.loading(model, stage)

@@ -225,4 +225,4 @@ def fetch(
 
 def component(model: Model, pool: ModelPool, media: Media) -> ModelComponent:
     """What workflows call."""
-    return ModelComponent(model.name, model.task, pool, media)
+    return ModelComponent(model.name, model.task, pool, media, preload=model.config.preload)

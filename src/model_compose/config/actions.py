@@ -20,12 +20,14 @@ from model_compose.config.mistakes import Mistakes
 from model_compose.config.read import WRONG, Reader
 from model_compose.config.references import CONTEXT, Known, check_references, compiled, results
 from model_compose.config.schema import SYNTHESISED_ACTION, Action, ActionKeys, Tree
-from model_compose.config.shape import Ids, listed, names_of, one_default, part
+from model_compose.config.shape import Ids, id_of, listed, names_of, one_default, part, quoted
 from model_compose.config.spec import ActionSpec, Catalog, Field, fields_of
 from model_compose.config.template import accept_lists
 from model_compose.config.tree import Entry, Node, at_key, locate_key
-from model_compose.config.values import Type
+from model_compose.config.values import Type, shown
+from model_compose.errors import did_you_mean
 
+#: What the values of an action can refer to.
 _SOURCES: Mapping[str, Known] = {"input": None, "context": CONTEXT}
 _COMMON = names_of(ActionKeys)
 
@@ -39,7 +41,12 @@ class Actions:
         self.mistakes = mistakes
         self.reader = Reader(mistakes, catalog)
         self.fields = {name: field for field in fields_of(spec.request) for name in field.names}
-        self.valid = {*self.fields, *_COMMON, *spec.nested}
+        self.variants = {name: Actions(v, where, catalog, mistakes) for name, v in spec.variants.items()}
+        self.valid: set[str] = {*self.fields, *_COMMON, *spec.nested}.union(
+            *(v.valid for v in self.variants.values())
+        )
+        if spec.by is not None:
+            self.valid.add(spec.by)
 
     def read(self, node: Node, own: Collection[str]) -> tuple[Action, ...] | None:
         """The actions of a component with these keys of its `own`; None if nobody can say which it has."""
@@ -58,12 +65,17 @@ class Actions:
             if name is not None:
                 self.mistakes.add("`action` is a name here, and there are `actions`", name, hint="keep one")
             return self.several(nested)
-        action = self.one(part(node, inlined), self.where, own, "component") if inlined else self.default()
+        if not inlined:
+            found = self.defaults(None if name is None else str(name.value))
+        else:
+            called = None if name is None else str(name.value)
+            action = self.one(part(node, inlined), self.where, own, "component", called)
+            found = () if action is None else (action,)
         if entries.keys() & {"action", "actions"}:
             return None  # they are no list, or an empty one, which has been told
-        if action is not None and name is not None:
-            action = replace(action, id=str(name.value))
-        return None if action is None else (action,)
+        if name is not None and len(found) == 1:
+            found = (replace(found[0], id=str(name.value)),)
+        return found or None
 
     def misplaced(self, entry: Entry, own: Collection[str]) -> None:
         """Note a key of a component that should be one of an action, or nowhere."""
@@ -91,9 +103,19 @@ class Actions:
         return tuple(found)
 
     def one(
-        self, node: Node, where: str, also_valid: Collection[str] = (), place: Part | None = None
+        self,
+        node: Node,
+        where: str,
+        also_valid: Collection[str] = (),
+        place: Part | None = None,
+        name: str | None = None,
     ) -> Action | None:
-        """One action; None if it is not even a map."""
+        """One action; None if nobody can say what it is. `name` is what the component calls it."""
+        if self.variants:
+            variant = self.variant(node, where, name)
+            if variant is None or not isinstance(node.value, dict):
+                return None
+            return variant.one(part(node, node.value.keys() - {self.spec.by}), where, also_valid, place)
         entries = self.reader.entries(node, {*self.valid, *also_valid}, where, place)
         if entries is None:
             return None
@@ -105,6 +127,22 @@ class Actions:
         values = self.values(self.flat(node, entries, where), where)
         output = self.output(node)
         return Action(keys.id, self.spec, values, output, keys.streaming, keys.timeout, keys.default)
+
+    def variant(self, node: Node, where: str, name: str | None) -> Actions | None:
+        """Which of its variants an action is; one that does not say may be named like it."""
+        if not self.reader.is_map(node, where):
+            return None
+        assert self.spec.by is not None
+        said = at_key(node, self.spec.by)
+        wanted = name or id_of(node, "") if said is None else said.value
+        if isinstance(wanted, str) and wanted in self.variants:
+            return self.variants[wanted]
+        hint = did_you_mean(str(wanted), self.variants) or f"valid: {', '.join(map(quoted, self.variants))}"
+        if said is None:
+            self.mistakes.add(f"`{self.spec.by}` of {where} is missing", node, hint=hint)
+        elif not said.lost:
+            self.mistakes.add(f"`{self.spec.by}` of {where} cannot be {shown(wanted)}", said, hint=hint)
+        return None
 
     def flat(self, node: Node, entries: Mapping[str, Entry], where: str) -> dict[str, Entry]:
         """The values of an action by key, those of nested maps (`params`) among them."""
@@ -133,7 +171,8 @@ class Actions:
             data = given[field.name]
             self.refuse(entry, field, data)
             tree = compiled(entry.node, self.mistakes, UNSET if data is WRONG else data)
-            check_references(entry.node, tree, _SOURCES, self.mistakes)
+            sources = self.sources() if field.name in self.spec.late else _SOURCES
+            check_references(entry.node, tree, sources, self.mistakes)
             values[field.name] = _of_slot(tree, field)
         # What it is about comes from the input, where the file does not say otherwise.
         missing = [f for f in fields_of(self.spec.request) if f.required and f.name not in given]
@@ -151,14 +190,25 @@ class Actions:
         if output is None:
             return UNSET
         tree = compiled(output, self.mistakes)
+        check_references(output, tree, self.sources(), self.mistakes)
+        return tree
+
+    def sources(self) -> dict[str, Known]:
+        """What can be referred to when there is a result."""
         whole = names_in(self.spec.result)
         chunk = {} if self.spec.chunk is None else names_in(self.spec.chunk)
         piece = None if whole is None or chunk is None else {**whole, **chunk}
-        check_references(output, tree, {**_SOURCES, **results(whole, piece)}, self.mistakes)
-        return tree
+        return {**_SOURCES, **results(whole, piece), **dict.fromkeys(self.spec.names)}
+
+    def defaults(self, name: str | None) -> tuple[Action, ...]:
+        """What a component without actions does: one thing, or each of its variants, or the one it names."""
+        if not self.variants:
+            return (self.default(),)
+        chosen = {name} & self.variants.keys() or self.variants.keys()
+        return tuple(replace(v.default(), id=n) for n, v in self.variants.items() if n in chosen)
 
     def default(self) -> Action:
-        """What a component without actions does: every field is a field of the input."""
+        """Every field is a field of the input."""
         values = {
             field.name: self.from_input(field)
             for field in fields_of(self.spec.request)

@@ -120,7 +120,8 @@ def component_keys(catalog: Catalog) -> tuple[frozenset[str], frozenset[str]]:
     specs = [spec for name in catalog.components() if (spec := catalog.component(name)) is not None]
     tasks = [task for name in catalog.tasks() if (task := catalog.task(name)) is not None]
     own = _COMMON.union({"action", "actions"}, *(names_of(spec.config) for spec in specs))
-    of_actions = names_of(ActionKeys).union({"params"}, *(names_of(task.request) for task in tasks))
+    requests = [*(task.request for task in tasks), *(request for spec in specs for request in spec.requests)]
+    of_actions = names_of(ActionKeys).union({"params"}, *map(names_of, requests))
     return own, of_actions
 
 

@@ -42,10 +42,15 @@ def part(node: Node, keys: Collection[str]) -> Node:
     return replace(node, value={key: entry for key, entry in node.value.items() if key in keys})
 
 
+def quoted(name: str) -> str:
+    """A name as messages have it."""
+    return f"`{name}`"
+
+
 def enumerated(names: Sequence[str]) -> str:
     """Names as a sentence has them: `a`, `b` and `c`."""
-    quoted = [f"`{name}`" for name in names]
-    return " and ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
+    *first, last = map(quoted, names)
+    return " and ".join(filter(None, (", ".join(first), last)))
 
 
 def names_of(struct: type[msgspec.Struct]) -> frozenset[str]:

@@ -138,6 +138,11 @@ class ActionSpec(msgspec.Struct, frozen=True):
     chunk    the type of what it streams, None if it does not stream
     needs    whether, of a map inside a value, a key must have a value: (constant part of the map, key)
     given    compiled trees for fields that the component fills where an action does not
+    names    fields of the result that an `output` may also name alone: `${stdout}` beside `${result.stdout}`
+    late     fields that the component renders when there is a result: their templates see `${result}`
+    streams_in  fields that take a stream of values as it comes
+    by       the key that says which of `variants` an action is, such as `method`
+    variants     what each value of that key takes; a component without actions has one of each
     """
 
     request: type[msgspec.Struct]
@@ -148,6 +153,22 @@ class ActionSpec(msgspec.Struct, frozen=True):
     chunk: Any = None
     needs: Callable[[Mapping[str, Any], str], bool] | None = None
     given: Mapping[str, Any] = {}
+    names: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    streams_in: tuple[str, ...] = ()
+    by: str | None = None
+    variants: Mapping[str, ActionSpec] = {}
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What must be installed for a component.
+
+    modules  what must be importable, looked for before anything starts
+    extra    our optional dependencies that bring it
+    """
+
+    modules: tuple[str, ...]
+    extra: str
 
 
 class TaskDriver(msgspec.Struct, frozen=True):
@@ -257,7 +278,10 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     config          the struct of its own keys
     complete        fills in what a configuration leaves out
     action          checks what spans several keys, and says what its actions take; None: it cannot tell
-    implementation  `package.module:Class` of what runs it
+    implementation  `package.module:Class` of what runs it; it is made from a `Setting`
+    needs           what must be installed for a component of this configuration
+    calls           ids of the workflows that a component of this configuration calls, each with its key
+    requests        what its actions take, as far as that does not depend on a configuration
     """
 
     name: str
@@ -266,6 +290,9 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     action: Callable[[Any, Catalog, Report], ActionSpec | None]
     implementation: str
     complete: Callable[[Any, Catalog, Report], Any] | None = None
+    needs: Callable[[Any], Needs | None] | None = None
+    calls: Callable[[Any], Mapping[str, str]] | None = None
+    requests: tuple[type[msgspec.Struct], ...] = ()
 
 
 class Catalog(Protocol):

@@ -44,7 +44,8 @@ class LocalExecutor:
 
     async def stop(self, grace_s: float) -> None:
         """End the calls and let go of the model; an engine call that never returns is left behind."""
-        assert self._listener is not None
+        if self._listener is None:
+            return  # ended before it was started
         closing = asyncio.ensure_future(self._host.close())
         await asyncio.wait([closing], timeout=grace_s)
         # After the ends of those calls, which are on their way already.

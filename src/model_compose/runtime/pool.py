@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -69,8 +67,8 @@ class ModelSetup(msgspec.Struct, frozen=True):
     load_timeout_s: float | None = None
 
 
-class ModelStatus(msgspec.Struct, frozen=True):
-    """A model as `ps` shows it; `loading` is how far it is, while it loads and says so."""
+class ComponentStatus(msgspec.Struct, frozen=True):
+    """A component as `ps` shows it; `loading` is how far it is, while it loads and says so."""
 
     name: str
     state: State
@@ -82,6 +80,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     error: str | None = None
     metrics: Mapping[str, float] = {}
     loading: LoadStage | None = None
+    type: str = "model"
 
     def __str__(self) -> str:
         """The state in words: `ready`, `loading weights 40%`, `downloading 40%`."""
@@ -141,7 +140,7 @@ class ModelPool:
 
     budgets  bytes by memory pool that all loaded models together may take
     cores    CPU threads that all computing models together may use
-    scratch  a private folder for sockets and the like; removed with the pool
+    reaper   kills the workers when this process is gone
     """
 
     def __init__(
@@ -150,7 +149,7 @@ class ModelPool:
         *,
         budgets: Mapping[str, int],
         cores: int,
-        scratch: Path,
+        reaper: Reaper,
         observer: Observer,
     ) -> None:
         self._setups = {setup.plan.name: setup for setup in setups}
@@ -158,8 +157,7 @@ class ModelPool:
         self._leases = Leases(cores)
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self._scratch = scratch
-        self._reaper = Reaper(scratch)
+        self._reaper = reaper
         self._numbers = itertools.count(1)
         self._calls: dict[int, Call] = {}
         self._held_bytes = 0
@@ -259,14 +257,15 @@ class ModelPool:
         loaded = self._loaded.get(model)
         return loaded.info.slots if loaded and loaded.info else 0
 
-    def status(self) -> Sequence[ModelStatus]:
+    def status(self) -> Sequence[ComponentStatus]:
         """Every model, in the order of the file."""
-        return [self._status(name) for name in self._setups]
+        return [self.component(name) for name in self._setups]
 
-    def _status(self, name: str) -> ModelStatus:
+    def component(self, name: str) -> ComponentStatus:
+        """One of them."""
         scheduler, loaded = self._scheduler, self._loaded.get(name)
         error = scheduler.error(name)
-        return ModelStatus(
+        return ComponentStatus(
             name,
             scheduler.state(name),
             scheduler.size(name) if loaded else {},
@@ -284,7 +283,7 @@ class ModelPool:
         return at.stage if at else None
 
     async def close(self) -> None:
-        """Fail what is left, end every host, and the reaper last."""
+        """Fail what is left, and end every host."""
         self._closing = True
         for call in list(self._calls.values()):
             self._end(call, Interrupted("the service is stopping"))
@@ -292,8 +291,6 @@ class ModelPool:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
         await asyncio.gather(*(loaded.stop() for loaded in self._loaded.values()))
-        await self._reaper.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
 
     # Events in, effects out
 

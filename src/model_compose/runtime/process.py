@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -61,10 +62,11 @@ class Reaper:
             self._process.stdin.write(line.encode())
 
     async def close(self) -> None:
-        """End the reaper: it kills what is still on its list, and removes the scratch folder."""
+        """End the reaper: it kills what is still on its list. The scratch folder is removed."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             await self._process.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 class ProcessExecutor(asyncio.Protocol):

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Protocol
 
 from msgspec import UNSET
 
-from model_compose.components.contract import CallContext, Component
+from model_compose.components.contract import CallContext, Callee
 from model_compose.components.streams import Stream, rendered
 from model_compose.config.expression import Scope, render
 from model_compose.config.schema import Action, Job, Project, Workflow
@@ -38,7 +38,7 @@ class RunContext(CallContext, Protocol):
 async def run_workflow(
     workflow: Workflow,
     project: Project,
-    components: Mapping[str, Component],
+    components: Mapping[str, Callee],
     value: Mapping[str, Any],
     context: RunContext,
     *,
@@ -56,7 +56,7 @@ async def run_workflow(
 
 class _Run:
     def __init__(
-        self, workflow: Workflow, project: Project, components: Mapping[str, Component], context: RunContext
+        self, workflow: Workflow, project: Project, components: Mapping[str, Callee], context: RunContext
     ) -> None:
         self._workflow = workflow
         self._project = project

@@ -8,20 +8,20 @@ import itertools
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import msgspec
 from msgspec import UNSET
 
 from model_compose.components.contract import CallContext
 from model_compose.components.media import Media
+from model_compose.components.requests import request_of
 from model_compose.components.streams import Stream, rendered
 from model_compose.config.annotations import is_list
 from model_compose.config.expression import Reference, Renderable, Scope
 from model_compose.config.schema import Action
 from model_compose.config.spec import TaskSpec, fields_of
 from model_compose.drivers.contract import Outcome
-from model_compose.errors import InvalidInput, TimedOut
+from model_compose.errors import InvalidInput, ModelComposeError, TimedOut
 from model_compose.runtime.call import Call
-from model_compose.runtime.pool import ModelPool
+from model_compose.runtime.pool import ComponentStatus, ModelPool
 from model_compose.types import plain
 
 #: Requests of one list that wait or run at once, unless the model takes more: enough to fill its batches, and
@@ -34,16 +34,48 @@ _CALLS: Final = 8
 
 
 class ModelComponent:
-    """Calls one model of the pool."""
+    """Calls one model of the pool, which starts and ends it.
 
-    def __init__(self, name: str, task: TaskSpec, pool: ModelPool, media: Media) -> None:
+    preload  it is loaded when the service starts
+    """
+
+    def __init__(self, name: str, task: TaskSpec, pool: ModelPool, media: Media, *, preload: bool) -> None:
         self._name = name
+        self._preload = preload
         self._task = task
         self._pool = pool
         self._media = media
         self._files = {f.name: f.media for f in fields_of(task.request) if f.media is not None}
         self._main = next(f for f in fields_of(task.request) if f.name == task.main)
         self._plans: dict[str, _Plan] = {}
+
+    async def start(self) -> None:
+        """Begin to load, if that is not for the first request to do."""
+        if self._preload:
+            self._pool.want(self._name)
+
+    async def close(self) -> None:
+        """The pool ends its worker."""
+
+    def status(self) -> ComponentStatus:
+        return self._pool.component(self._name)
+
+    def ready(self) -> bool:
+        state = self._pool.state(self._name)
+        return state == "ready" or (state == "unloaded" and self.settled())
+
+    def settled(self) -> bool:
+        return not self._pool.wanted(self._name)
+
+    def error(self) -> ModelComposeError | None:
+        return self._pool.error(self._name) if self._pool.state(self._name) == "failed" else None
+
+    def restart(self) -> None:
+        self._pool.release(self._name, stay=False)
+        self._pool.want(self._name)
+
+    def stop(self) -> None:
+        self._pool.release(self._name, stay=True)
 
     async def call(self, action: Action, scope: Scope, context: CallContext, *, streaming: bool) -> Any:
         """One request, or one for each item of a list; -> the action's output."""
@@ -91,10 +123,7 @@ class ModelComponent:
     def _request(self, values: dict[str, Any]) -> Any:
         if self._task.normalise is not None:
             values = self._task.normalise(values)
-        try:
-            return msgspec.convert(values, self._task.request)
-        except msgspec.ValidationError as error:
-            raise _invalid(error) from error
+        return request_of(values, self._task.request)
 
     # Calls
 
@@ -226,27 +255,3 @@ async def _until(deadline: float | None) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise TimedOut("the action's `timeout` ran out") from None
-
-
-_WORDS: Final = {
-    "float": "a number",
-    "int": "an integer",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a map",
-}
-
-
-def _invalid(error: msgspec.ValidationError) -> InvalidInput:
-    """What is wrong with a request, by the names that its sender knows."""
-    message, _, path = str(error).partition(" - at `$")
-    field = path.strip("`.") or None
-    if message.startswith("Object missing required field"):
-        missing = message.split("`")[1]
-        name = f"{field}.{missing}" if field else missing
-        return InvalidInput(f"`{name}` is missing", field=name)
-    said = message[0].lower() + message[1:]
-    for kind, words in _WORDS.items():
-        said = said.replace(f"`{kind}`", words)
-    return InvalidInput(f"`{field}`: {said}" if field else said, field=field)
