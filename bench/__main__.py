@@ -8,7 +8,19 @@ import sys
 
 import uvloop
 
-from bench import encoders, engine, generation, loading, onnx_files, overhead, startup, upscale
+from bench import (
+    encoders,
+    engine,
+    generation,
+    loading,
+    onnx_files,
+    openai_api,
+    overhead,
+    proxy,
+    startup,
+    upscale,
+    workflow,
+)
 from bench.stats import Report
 
 PARTS = {
@@ -19,7 +31,10 @@ PARTS = {
     "generation": generation.main,
     "loading": loading.main,
     "onnx_files": onnx_files.main,
+    "openai": openai_api.main,
     "upscale": upscale.main,
+    "proxy": proxy.main,
+    "workflow": workflow.main,
 }
 
 

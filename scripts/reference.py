@@ -1,5 +1,7 @@
 """What does the reference say? Pages about keys, parameters, errors, metrics and commands, from the code.
 
+Also, from the cases of `tests/conformance`, what of the format's own documentation is tested, and how.
+
     python scripts/reference.py [FOLDER]
 
 writes them, by default to docs/reference.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import runpy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +29,8 @@ from model_compose.api.status import status_of
 from model_compose.cli.main import commands
 from model_compose.compose.catalog import BuiltIn
 from model_compose.config.annotations import in_words, members
+from model_compose.config.job_keys import KEYS_OF
+from model_compose.config.listeners import CallbackKeys, ListenerKeys, TriggerKeys
 from model_compose.config.quantities import Percent
 from model_compose.config.schema import (
     ActionKeys,
@@ -40,6 +45,7 @@ from model_compose.drivers.contract import Outcome
 from model_compose.runtime.pool import ComponentStatus
 from model_compose.types import Result, Usage
 
+ROOT = Path(__file__).parents[1]
 CATALOG = BuiltIn()
 WIDTH = 100
 
@@ -58,9 +64,13 @@ def file_page() -> Iterator[str]:
         "| key | is |\n|---|---|\n"
         "| `controller` | how the service is reached |\n"
         "| `component`, `components` | one component, or a list of them |\n"
-        "| `workflow`, `workflows` | one workflow, or a list of them |\n" + rows(fields_of(Settings)) + "\n"
+        "| `workflow`, `workflows` | one workflow, or a list of them |\n"
+        "| `listener`, `listeners` | one listener, or a list of them |\n" + rows(fields_of(Settings)) + "\n"
     )
     yield from section(2, "controller", Controller)
+    yield from section(2, "A listener", ListenerKeys)
+    yield from section(2, "A callback, of a listener of type http-callback", CallbackKeys)
+    yield from section(2, "A trigger, of a listener of type http-trigger", TriggerKeys)
     yield from section(2, "A component of any type", ComponentKeys)
     for name in CATALOG.components():
         spec = CATALOG.component(name)
@@ -71,6 +81,9 @@ def file_page() -> Iterator[str]:
     yield from section(2, "A workflow", WorkflowKeys)
     yield "And `job` or `jobs`, or the keys of its only job.\n"
     yield from section(2, "A job", JobKeys)
+    for name, struct in KEYS_OF.items():
+        if name != "action":
+            yield from section(3, f"type: {name}", struct)
 
 
 def tasks_page() -> Iterator[str]:
@@ -192,6 +205,22 @@ def cli_page() -> Iterator[str]:
             words = (str(group.name), command.name or command.callback.__name__)
             yield heading(2, " ".join(words))
             yield usage(*words)
+
+
+def conformance_page() -> Iterator[str]:
+    """What each block of the documentation of the format shows, and how it is tested."""
+    cases = runpy.run_path(str(ROOT / "tests" / "conformance" / "cases.py"))["CASES"].values()
+    yield heading(1, "Conformance")
+    yield (
+        "The documentation of the format shows its models, servers and workflows in "
+        f"{len(cases)} blocks of YAML, here in their order. `tests/conformance` has each of them as it "
+        "stands, but for paths and ports, and sees that it does what it promises: on the real thing "
+        "(*run*), on one of the same kind that is small (*run on a stand-in*), or, where it needs what few "
+        "machines have, up to what the driver is told (*checked up to the plan*).\n"
+    )
+    lines = ["| block | shows | tested | notes |", "|---|---|---|---|"]
+    lines += [f"| {c.number} | {cell(c.shows)} | {c.how} | {cell(c.note)} |" for c in cases]
+    yield "\n".join(lines) + "\n"
 
 
 # What is in the catalog
@@ -338,12 +367,13 @@ PAGES: Mapping[str, Callable[[], Iterator[str]]] = {
     "errors": errors_page,
     "metrics": metrics_page,
     "cli": cli_page,
+    "conformance": conformance_page,
 }
 
 
 def main() -> None:
     """Write the pages."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "reference"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "reference"
     folder.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (folder / f"{name}.md").write_text("\n".join(page()))

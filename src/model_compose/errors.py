@@ -9,6 +9,7 @@ and `cli/main.py` into exit codes; nobody else translates.
     ├── ConfigErrors           all mistakes of a file, in one raise
     ├── BadRequest             a request that cannot be read at all
     ├── BodyTooLarge           a request with more bytes than are taken
+    ├── Unauthorized           a caller without a key that is known
     ├── Forbidden              a caller who may not do this
     ├── InvalidInput           a request that cannot be served as it stands
     │   └── RequestTooLong     ... because it does not fit; names both numbers
@@ -26,8 +27,11 @@ and `cli/main.py` into exit codes; nobody else translates.
     ├── ModelLoadError         weights are there, and the engine refuses them
     ├── ModelUnavailable       the component has failed, or was stopped
     ├── WorkerDied             the process that computed is gone
+    ├── UpstreamError          a server that was called did not answer well
     ├── EngineError            the engine failed on one request
     │   └── OutOfMemory        ... because memory did not suffice for it; says how much did
+    ├── CommandFailed          a command of the file ended with an error
+    ├── WorkflowError          a workflow does not come to an end
     ├── ServiceError           the service could not start, or is not there to talk to
     └── Unsupported            known, but not done by this driver or this version
 """
@@ -147,6 +151,12 @@ class BodyTooLarge(ModelComposeError):
     """A request with more bytes than are taken."""
 
     code = "body_too_large"
+
+
+class Unauthorized(ModelComposeError):
+    """A caller without a key, or with one that is not known."""
+
+    code = "unauthorized"
 
 
 class Forbidden(ModelComposeError):
@@ -281,6 +291,33 @@ class WorkerDied(ModelComposeError):
     code = "worker_died"
 
 
+class UpstreamError(ModelComposeError):
+    """A server that was called did not answer, or not well.
+
+    `upstream_status` is its HTTP status, None where there is none; `upstream_body` the beginning of what
+    it said.
+    """
+
+    code = "upstream_error"
+
+    upstream_status: int | None = None
+    upstream_body: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        upstream_status: int | None = None,
+        upstream_body: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.upstream_status, self.upstream_body = upstream_status, upstream_body
+
+    def data(self) -> dict[str, Any]:
+        return {"upstream_status": self.upstream_status, "upstream_body": self.upstream_body}
+
+
 class EngineError(ModelComposeError):
     """The engine failed on one request."""
 
@@ -317,6 +354,27 @@ class OutOfMemory(EngineError):
 
     def data(self) -> dict[str, Any]:
         return {"needed_bytes": self.needed_bytes, "free_bytes": self.free_bytes}
+
+
+class CommandFailed(ModelComposeError):
+    """A command of a `shell` component failed, or wrote too much; `exit_code` if it has one."""
+
+    code = "command_failed"
+
+    exit_code: int | None = None
+
+    def __init__(self, message: str, *, exit_code: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+    def data(self) -> dict[str, Any]:
+        return {"exit_code": self.exit_code}
+
+
+class WorkflowError(ModelComposeError):
+    """A workflow does not come to an end: it runs in a circle, or calls itself."""
+
+    code = "workflow_error"
 
 
 class ServiceError(ModelComposeError):

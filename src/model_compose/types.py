@@ -65,6 +65,10 @@ class Blob(msgspec.Struct, frozen=True):
         return f"Blob({self.media_type!r}, {len(self.data)} bytes)"
 
 
+class Unfinished:
+    """A value that is still being made. What would make a text of it leaves it to who reads it."""
+
+
 def plain(value: Any) -> Any:
     """`value` with every `Result` in it replaced by its plain form; a `Blob` stays what it is."""
     return mapped(value, _itself)

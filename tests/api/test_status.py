@@ -15,7 +15,7 @@ def every(base: type[errors.ModelComposeError]) -> list[type[errors.ModelCompose
 @pytest.mark.parametrize("cls", every(errors.ModelComposeError), ids=lambda cls: cls.__name__)
 def test_every_error_has_a_status_that_blames_the_right_side(cls: type[errors.ModelComposeError]) -> None:
     callers = (errors.BadRequest, errors.BodyTooLarge, errors.Forbidden, errors.InvalidInput, errors.NotFound)
-    callers += (errors.Overloaded, errors.Cancelled, errors.Unsupported)  # type: ignore[assignment]
+    callers += (errors.Overloaded, errors.Cancelled, errors.Unauthorized, errors.Unsupported)  # type: ignore[assignment]
     status = status_of(cls.__new__(cls))
     assert (400 <= status < 500) == issubclass(cls, callers)
 

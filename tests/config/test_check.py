@@ -4,7 +4,7 @@ import pytest
 from tests.config.projects import FOLDER, MODEL, errors, mistake, project, told, underlined
 
 from model_compose.config.load import parse
-from model_compose.config.schema import DEFAULT, SYNTHESISED_WORKFLOW, Job
+from model_compose.config.schema import DEFAULT, SYNTHESISED_WORKFLOW, Call, Job
 from model_compose.errors import ConfigErrors, Note
 
 
@@ -13,14 +13,14 @@ class TestWithoutWorkflows:
         found = project(f"component: {{id: chat, {MODEL}}}")
         workflow = found.workflows[SYNTHESISED_WORKFLOW]
         assert list(found.workflows) == [SYNTHESISED_WORKFLOW]
-        assert workflow.jobs == (Job("__job__", "chat", DEFAULT),)
+        assert workflow.jobs == (Job("__job__", Call("chat", DEFAULT)),)
         assert found.default_workflow() is workflow
 
     def test_of_several_components_each_is_a_workflow_by_its_own_id(self) -> None:
         found = project(f"components: [{{id: a, {MODEL}}}, {{id: b, {MODEL}, default: true}}]")
-        assert {name: workflow.jobs[0].component for name, workflow in found.workflows.items()} == {
-            "a": "a",
-            "b": "b",
+        assert {name: workflow.jobs[0].work for name, workflow in found.workflows.items()} == {
+            "a": Call("a", DEFAULT),
+            "b": Call("b", DEFAULT),
         }
         assert found.default_workflow() is found.workflows["b"]
 
@@ -69,7 +69,7 @@ class TestSections:
         ("keys", "message"),
         [
             ("compoment: {}", "unknown field `compoment` in the file"),
-            ("listeners: []", "`listeners` of the file is known, and not supported yet"),
+            ("gateways: []", "`gateways` of the file is known, and not supported yet"),
             ("batch_size: 1", "`batch_size` belongs in a component"),
             ("threads: 0", "`threads` of the file: expected an integer of at least 1 or null, found `0`"),
         ],

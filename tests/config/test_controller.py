@@ -62,16 +62,45 @@ def test_the_address_stands_in_the_controller_or_in_its_adapter(text: str) -> No
             "0.0.0.0",
         ),
         ("{host: ''}", "`host` of the controller is empty", "''"),
+        (
+            "{api_keys: [same-key-as-the-next, same-key-as-the-next]}",
+            "two of `api_keys` have the same key",
+            None,
+        ),
+        (
+            "{api_keys: [{key: one-key-of-two, name: a}, {key: another-key-of-two, name: a}]}",
+            "two of `api_keys` have the same name",
+            None,
+        ),
+        ("{api_keys: ' '}", "one of `api_keys` is empty", "' '"),
         ("{base_path: api}", "`api` is not the beginning of a path", "api"),
         ("{base_path: '/a?b'}", "`/a?b` is not the beginning of a path", "'/a?b'"),
         ("{origins: [http://a, ftp://b]}", "`ftp://b` is not a web origin", "ftp://b"),
         ("{origins: 'http://a, b'}", "`b` is not a web origin", "'http://a, b'"),
     ],
 )
-def test_what_cannot_work_is_told(text: str, message: str, part: str) -> None:
+def test_what_cannot_work_is_told(text: str, message: str, part: str | None) -> None:
     found = errors(f"controller: {text}\n{COMPONENT}")
     assert [error.message for error in found if error.message == message] == [message]
-    assert underlined(next(error for error in found if error.message == message)) == part
+    if part is not None:
+        assert underlined(next(error for error in found if error.message == message)) == part
+
+
+def test_keys_are_given_in_several_ways() -> None:
+    assert controller("{api_keys: 0123456789abcdef}").keys[0].role == "use"
+    keys = controller("{api_keys: [0123456789abcdef, {key: fedcba9876543210, role: admin}]}").keys
+    assert [(key.name, key.role) for key in keys] == [("key-0", "use"), ("key-1", "admin")]
+    assert controller("{}").keys == ()
+
+
+def test_with_keys_others_may_reach_the_service() -> None:
+    assert controller("{host: 0.0.0.0, api_keys: 0123456789abcdef}").host == "0.0.0.0"
+
+
+def test_a_short_key_is_a_warning() -> None:
+    found = project(f"controller: {{api_keys: secret}}\n{COMPONENT}")
+    assert "could be guessed" in found.warnings[0].message
+    assert "secret" not in found.warnings[0].message
 
 
 def test_an_adapter_that_comes_later_is_one_mistake_whatever_its_keys() -> None:

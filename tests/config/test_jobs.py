@@ -4,7 +4,7 @@ import pytest
 from msgspec import UNSET
 from tests.config.projects import MODEL, errors, mistake, project, told, underlined
 
-from model_compose.config.schema import DEFAULT, Job
+from model_compose.config.schema import DEFAULT, Call, Job
 
 COMPONENTS = f"""
 components:
@@ -30,23 +30,23 @@ def mistakes(text: str) -> list[str]:
 class TestCalls:
     def test_a_job_calls_what_it_names_or_the_default(self) -> None:
         found = jobs("[{id: a, component: write}, {id: b}, {id: c, component: several, action: long}]")
-        assert [(job.component, job.action) for job in found.values()] == [
-            ("write", DEFAULT),
-            ("plain", DEFAULT),
-            ("several", "long"),
+        assert [job.work for job in found.values()] == [
+            Call("write", DEFAULT),
+            Call("plain", DEFAULT),
+            Call("several", "long"),
         ]
-        assert found["a"] == Job("a", "write", DEFAULT)
+        assert found["a"] == Job("a", Call("write", DEFAULT))
 
     def test_the_two_names_of_a_call_mean_the_same(self) -> None:
         found = jobs("[{id: a, type: component}, {id: b, type: action}]")
-        assert found["a"].component == found["b"].component == "plain"
+        assert found["a"].work == found["b"].work == Call("plain", DEFAULT)
 
     def test_a_component_may_stand_in_its_job(self) -> None:
         text = (
             f"[{{id: a, component: {{{MODEL}, device: cpu}}}}, {{id: b, component: {{id: mine, {MODEL}}}}}]"
         )
         whole = project(f"{COMPONENTS}\nworkflow:\n  id: w\n  jobs: {text}\n")
-        assert [job.component for job in whole.workflows["w"].jobs] == ["w:a", "mine"]
+        assert [job.call and job.call.component for job in whole.workflows["w"].jobs] == ["w:a", "mine"]
         assert whole.components["w:a"].id == "w:a"
         assert whole.components["w:a"].config.device == "cpu"
 
@@ -63,7 +63,7 @@ class TestCalls:
             "there is no component `mine`"
         ]
         assert "and there is none" in mistake(f"workflow: {{jobs: [{inline}, {{id: b}}]}}").message
-        assert jobs(f"[{inline}, {{id: b}}]")["b"].component == "plain"
+        assert jobs(f"[{inline}, {{id: b}}]")["b"].work == Call("plain", DEFAULT)
 
     def test_a_name_of_a_declared_component_is_taken(self) -> None:
         assert mistakes(f"[{{component: {{id: write, {MODEL}}}}}]") == ["two components are named `write`"]
@@ -84,14 +84,17 @@ class TestCalls:
             ("[{component: several, action: shrt}]", "component `several` has no action `shrt`"),
             ("[{component: write, action: other}]", "component `write` has no action `other`"),
             (
-                "[{type: for-each, do: {}}]",
-                "`for-each` as `type` of the job of the workflow is known, and not supported yet",
+                "[{type: router, routes: {}}]",
+                "`router` as `type` of the job of the workflow is known, and not supported yet",
             ),
             (
                 "[{type: jump}]",
-                '`type` of the job of the workflow: expected one of `component`, `action`, found `"jump"`',
+                (
+                    "`type` of the job of the workflow: expected one of `component`, `action`, `delay`, "
+                    '`if`, `switch`, `random-router`, `filter`, `for-each`, found `"jump"`'
+                ),
             ),
-            ("[{retry: 3}]", "`retry` of the job of the workflow is known, and not supported yet"),
+            ("[{hook: x}]", "`hook` of the job of the workflow is known, and not supported yet"),
             ("[{compnent: write}]", "unknown field `compnent` in the job of the workflow"),
             ("[write]", 'the job of the workflow: expected a map, found `"write"`'),
             ("[{id: [a]}]", "`id` of the job of the workflow: expected text, found a list"),
@@ -119,7 +122,7 @@ class TestOrder:
             " {id: c, depends_on: a, input: {prompt: x}, output: '${jobs.b.output}'},"
             " {id: d, depends_on: [c, b], input: {prompt: 'x ${input.y | ${jobs.a.output}}'}}]"
         )
-        assert {name: job.depends_on for name, job in found.items()} == {
+        assert {name: job.needs for name, job in found.items()} == {
             "a": (),
             "b": ("a",),
             "c": ("a", "b"),
@@ -134,10 +137,11 @@ class TestOrder:
             ("[{id: a}, {id: b, depends_on: [5]}]", "there is no job `5`", "5"),
             ("[{id: a, depends_on: a}]", "job `a` waits for itself", "{id: a, depends_on: a}"),
             ("[{id: a, output: '${jobs.a.output}'}]", "job `a` waits for itself", None),
+            ("[{id: a, depends_on: [[b]]}]", "there is no job `b`", "b"),
             (
-                "[{id: a, depends_on: [[b]]}]",
-                "a list inside `depends_on` (any one of these jobs) is known, and not supported yet",
-                "[b]",
+                "[{id: a, depends_on: [[]]}]",
+                "a list inside `depends_on` names at least one job",
+                "[]",
             ),
             (
                 "[{id: a, depends_on: {b: c}}]",
@@ -260,4 +264,5 @@ class TestInputs:
 
 def test_what_a_job_does_not_say_is_not_set() -> None:
     (job,) = jobs("[{}]").values()
-    assert (job.input, job.output, job.repeat_count) == (UNSET, UNSET, 1)
+    assert job.work == Call("plain", DEFAULT, UNSET, 1)
+    assert job.output is UNSET

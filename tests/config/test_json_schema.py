@@ -18,6 +18,7 @@ from tests.docs.running import packages
 
 from model_compose.components.model.spec import ModelConfig, PeftAdapter
 from model_compose.compose.catalog import BuiltIn, Installed
+from model_compose.config.job_keys import ComponentJobKeys, DelayKeys, DoKeys, FilterKeys, ForEachKeys
 from model_compose.config.json_schema import document
 from model_compose.config.load import parse
 from model_compose.config.schema import (
@@ -25,6 +26,8 @@ from model_compose.config.schema import (
     ComponentKeys,
     Controller,
     JobKeys,
+    OnErrorKeys,
+    Retry,
     Settings,
     WorkflowKeys,
 )
@@ -52,6 +55,13 @@ PLACES: dict[type[msgspec.Struct], str] = {
     LlamaCppOptions: "component: {MODEL, options: {HERE}}",
     ActionKeys: "component: {MODEL, actions: [{HERE}]}",
     JobKeys: "{component: {MODEL}, workflow: {job: {HERE}}}",
+    ComponentJobKeys: "{component: {MODEL}, workflow: {job: {HERE}}}",
+    DelayKeys: "{component: {MODEL}, workflow: {job: {type: delay, HERE}}}",
+    FilterKeys: "{component: {MODEL}, workflow: {job: {type: filter, HERE}}}",
+    ForEachKeys: "{component: {MODEL}, workflow: {job: {type: for-each, input: [a], do: {}, HERE}}}",
+    DoKeys: "{component: {MODEL}, workflow: {job: {type: for-each, input: [a], do: {HERE}}}}",
+    Retry: "{component: {MODEL}, workflow: {job: {retry: {HERE}}}}",
+    OnErrorKeys: "{component: {MODEL}, workflow: {job: {on_error: {HERE}}}}",
     WorkflowKeys: "{component: {MODEL}, workflow: {HERE}}",
     PeftAdapter: "component: {MODEL, peft_adapters: [{model: ./lora.gguf, HERE}]}",
     HubSource: "component: {MODEL, peft_adapters: [{model: {repository: a/b, filename: c.gguf, HERE}}]}",
@@ -99,6 +109,13 @@ MISTAKES = {
     ),
     "a key of a job beside jobs": "workflow: {component: a, jobs: [{id: a}]}",
     "an id of a lifted job": "workflow: {id: [a]}",
+    "a key of another type of job": "workflow: {jobs: [{id: a, cases: []}]}",
+    "a type of job that nobody knows": "workflow: {jobs: [{id: a, type: jump}]}",
+    "a job without what it needs": "workflow: {jobs: [{id: a, type: switch, cases: [{value: 1, then: b}]}]}",
+    "no duration": "workflow: {jobs: [{id: a, type: delay, duration: []}]}",
+    "an operator that nobody knows": (
+        "workflow: {jobs: [{id: a, type: if, input: 1, operator: like, value: 1, if_true: a}]}"
+    ),
 }
 
 
@@ -153,6 +170,27 @@ def test_what_check_takes_is_right(struct: type[msgspec.Struct], tmp_path: Path)
                 taken += 1
                 assert _accepts(text), text
     assert taken > len(fields_of(struct))
+
+
+@pytest.mark.parametrize("where", ["HERE", "action: {HERE}", "actions: [{HERE}]"])
+@pytest.mark.parametrize(
+    "keys", ["params: {any: 1}", "params: '${input.params}'", "params: {any: '${input.x}'}"]
+)
+def test_a_class_of_ones_own_has_parameters_and_options_of_its_own(
+    where: str, keys: str, tmp_path: Path
+) -> None:
+    begun = "component: {type: model, task: chat-completion, implementation: ./a.py:A, options: {any: 1}, "
+    text = begun + where.replace("HERE", keys) + "}"
+    assert _accepts(text)
+    assert not said_of(text, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["architecture", "family"])
+def test_a_family_of_another_package_has_options_of_its_own(key: str, tmp_path: Path) -> None:
+    keys = f"model: ./m.pth, {key}: mirror, options: {{width: 7}}"
+    text = f"component: {{type: model, task: image-upscale, {keys}}}"
+    assert _accepts(text)
+    assert not said_of(text, tmp_path)
 
 
 def test_every_key_says_what_it_is() -> None:

@@ -162,7 +162,7 @@ class TestMistakes:
             ("task: sing", "unknown task `sing` in the thing"),
             ("task: image-generation", "task `image-generation` is known, and not supported yet"),
             ("title: y", "`name` and `title` are the same field of the thing"),
-            ("retry: 3", "`retry` of the thing is known, and not supported yet"),
+            ("interrupt: 3", "`interrupt` of the thing is known, and not supported yet"),
             ("size: ${input.n}", "`${input.n}` has no value yet when `size` of the thing is read"),
             (
                 "free: {a: '${input.n}'}",

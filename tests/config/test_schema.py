@@ -3,6 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from model_compose.config.job_keys import KEYS_OF
 from model_compose.config.later import KEYS, Part
 from model_compose.config.schema import (
     DEFAULT,
@@ -43,7 +44,8 @@ def test_an_action_is_found_by_its_name_or_as_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "struct", [Adapter, ActionKeys, ComponentKeys, Controller, JobKeys, Settings, WorkflowKeys]
+    "struct",
+    [Adapter, ActionKeys, ComponentKeys, Controller, JobKeys, Settings, WorkflowKeys, *KEYS_OF.values()],
 )
 def test_every_key_is_described(struct: type[msgspec.Struct]) -> None:
     assert all(field.description for field in fields_of(struct))
@@ -59,6 +61,7 @@ def test_every_key_is_described(struct: type[msgspec.Struct]) -> None:
         ("component", ComponentKeys),
         ("workflow", WorkflowKeys),
         ("job", JobKeys),
+        *(("job", struct) for struct in KEYS_OF.values()),
     ],
 )
 def test_no_key_is_supported_and_yet_to_come(part: Part, struct: type[msgspec.Struct]) -> None:

@@ -124,6 +124,7 @@ def test_json_written_as_text_reads_back_as_the_same_value(value: Any) -> None:
         ("list", "[1, 2]", [1, 2]),
         ("list", "a, b", ["a", "b"]),
         ("list", "", []),
+        ("list", "a, b\n c\n", ["a, b", "c"]),
         ("list", (1, 2), [1, 2]),
         ("base64", b"\x00\xff", "AP8="),
         ("base64", "é", base64.b64encode("é".encode()).decode()),

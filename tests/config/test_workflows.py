@@ -5,7 +5,7 @@ from msgspec import UNSET
 from tests.config.projects import MODEL, errors, mistake, project, told, underlined
 
 from model_compose.config.expression import Scope, render
-from model_compose.config.schema import DEFAULT, SYNTHESISED_JOB, Workflow
+from model_compose.config.schema import DEFAULT, SYNTHESISED_JOB, Call, Workflow
 
 COMPONENT = f"component: {{id: c, {MODEL}}}\n"
 
@@ -27,13 +27,14 @@ class TestForms:
     def test_the_ways_of_writing_a_single_job_mean_the_same(self, text: str) -> None:
         found = workflow(text)
         (job,) = found.jobs
-        assert (found.title, found.output, job.id, job.component) == ("T", UNSET, SYNTHESISED_JOB, "c")
-        assert render(job.input, Scope({"input": {"q": "?"}})) == "?"
+        assert isinstance(job.work, Call)
+        assert (found.title, found.output, job.id, job.work.component) == ("T", UNSET, SYNTHESISED_JOB, "c")
+        assert render(job.work.input, Scope({"input": {"q": "?"}})) == "?"
         assert render(job.output, Scope({"output": {"text": "t"}})) == "t"
 
     def test_a_title_alone_calls_the_default_component(self) -> None:
         (job,) = workflow("{title: T}").jobs
-        assert (job.component, job.action) == ("c", DEFAULT)
+        assert job.work == Call("c", DEFAULT)
 
     def test_a_workflow_with_jobs_has_an_output_of_its_own(self) -> None:
         found = workflow("{output: {x: '${jobs.a.output} ${input.y} ${context.run_id}'}, jobs: [{id: a}]}")
@@ -62,12 +63,13 @@ class TestForms:
         ("x", 'the workflow: expected a map, found `"x"`', "x"),
         ("{titel: x}", "unknown field `titel` in the workflow", "titel"),
         ("{private: true}", "`private` of the workflow is known, and not supported yet", "private"),
-        ("{retry: 3}", "`retry` of the workflow is known, and not supported yet", "retry"),
+        ("{hook: x}", "`hook` of the workflow is known, and not supported yet", "hook"),
         ("{title: [x]}", "`title` of the workflow: expected text or null, found a list", "[x]"),
         ("{id: a, jobs: []}", "`jobs` is an empty list", "[]"),
         ("{job: {}, jobs: [{}]}", "both `job` and `jobs` are given", "job"),
         ("{id: a, input: x, jobs: [{}]}", "`input` of workflow `a` belongs in one of its jobs", "input"),
-        ("{retry: 3, jobs: [{}]}", "`retry` of the workflow is known, and not supported yet", "retry"),
+        ("{hook: x, jobs: [{}]}", "`hook` of the workflow is known, and not supported yet", "hook"),
+        ("{retry: 3, jobs: [{}]}", "`retry` of the workflow belongs in one of its jobs", "retry"),
         ("{output: '${output}', jobs: [{}]}", "`${output}`: there is no `output` here", "${output}"),
         (
             "{output: '${jobs.b.output}', jobs: [{id: a}]}",

@@ -36,7 +36,7 @@ class Reader:
 
     def __init__(self, folder: Path, model: Path, variables: dict[str, str]) -> None:
         self.folder = folder / "project"
-        self.port = _free_port()
+        self.port = free_port()
         cache = folder / "cache"
         keep(model, cache)
         paths = [str(path) for path in packages(self.folder, folder / "installed")]
@@ -139,7 +139,7 @@ def copied(example: Path, folder: Path) -> Path:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

@@ -57,6 +57,12 @@ def test_metrics_have_their_labels(reference: dict[str, str]) -> None:
     assert "| `model_compose_model_state` | gauge | `model_name`, `state` |" in reference["metrics"]
 
 
+def test_every_block_of_the_format_is_in_the_table(reference: dict[str, str]) -> None:
+    rows = [line.split(" | ") for line in reference["conformance"].splitlines() if line.startswith("| ")]
+    assert [int(row[0].strip("| ")) for row in rows[1:]] == list(range(1, 46))
+    assert all(len(row) == 4 for row in rows)
+
+
 def test_every_command_is_there(reference: dict[str, str]) -> None:
     names = [
         c.name or c.callback.__name__ for c in commands().registered_commands if c.callback and not c.hidden

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests import models, onnx_files, tiny_diffusion, tiny_models, tiny_vision
 from tests.docs.pages import ROOT, blocks
-from tests.docs.running import Reader, copied, packages
+from tests.docs.running import Reader, copied, free_port, packages
 
 from model_compose.compose.catalog import BuiltIn
 from model_compose.config.environment import Environment
@@ -45,6 +45,7 @@ def test_an_example_is_right_and_says_what_it_is(
 def test_the_commands_of_an_example_work(example: str, tmp_path: Path) -> None:
     tiny = models.tiny_chat()
     variables = {"EMBEDDING_MODEL": str(tiny), "ADAPTER": str(models.tiny_lora("arr"))}
+    variables["TRIGGER_PORT"] = str(free_port())
     if example == "classification":
         variables["CLASSIFIER"] = str(tiny_models.classifier("bert", tmp_path / "classifier"))
     elif example == "upscaling":
@@ -53,6 +54,10 @@ def test_the_commands_of_an_example_work(example: str, tmp_path: Path) -> None:
         variables["PAINTER"] = str(tiny_diffusion.sdxl(tmp_path / "painter"))
     elif example == "captioning":
         variables["CAPTIONER"] = str(tiny_vision.captioner("blip", tmp_path / "captioner"))
+    elif example == "managed-server":
+        variables |= {"CHAT_MODEL": str(tiny), "SERVER_PORT": str(free_port())}
+    elif example == "http-client":
+        variables["UPSTREAM_PORT"] = str(free_port())
     elif example == "faces":
         variables["FACES"] = str(onnx_files.zoo(tmp_path / "faces"))
     reader = _reader(example, tmp_path, tiny, **variables)
@@ -67,6 +72,17 @@ def test_the_quickstart_answers(tmp_path: Path) -> None:
     task, _ = json.JSONDecoder().raw_decode(said, said.index('{"task_id"'))
     assert task["status"] == "completed"
     assert task["usage"]["completion_tokens"] > 20
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_managed_server_answers(tmp_path: Path) -> None:
+    variables = {"CHAT_MODEL": str(models.smollm2()), "SERVER_PORT": str(free_port())}
+    said = _followed(_reader("managed-server", tmp_path, models.tiny_chat(), **variables), "managed-server")[
+        0
+    ]
+    assert "hotosynthesis" in said
+    assert "llm_load" in said or "model loaded" in said, "what the server prints is logged"
 
 
 @pytest.mark.model

@@ -131,6 +131,15 @@ def test_a_named_onnx_file_comes_with_its_data() -> None:
     assert files(names, "onnx/model.onnx") == ["config.json", "onnx/model.onnx", "onnx/model.onnx_data"]
 
 
+def test_a_named_file_of_a_sentence_embedder_comes_with_its_modules() -> None:
+    beside = ["1_Pooling/config.json", "2_Dense/config.json", "config.json", "modules.json"]
+    dense = ["2_Dense/model.safetensors", "3_Dense/pytorch_model.bin"]
+    others = ["2_Dense/pytorch_model.bin", "1_Pooling/deep/config.json", "runs/config.json", "x_1/a.json"]
+    names = ["model.safetensors", "onnx/model.onnx", *beside, *dense, *others]
+    assert files(names, "onnx/model.onnx") == sorted([*beside, "onnx/model.onnx"])
+    assert files(names, "model.safetensors") == sorted([*beside, *dense, "model.safetensors"])
+
+
 def test_a_file_that_is_not_there_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(SourceNotFound, match=r"no file `modle.gguf` in `org/model`") as caught:
         files(["model.gguf", "config.json"], "modle.gguf")

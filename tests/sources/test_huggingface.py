@@ -308,6 +308,14 @@ def test_a_wrong_revision_names_the_nearest(hub: FakeHub, tmp_path: Path) -> Non
     assert caught.value.hint == "did you mean `v1.0`? valid: `main`, `v1.0`"
 
 
+def test_a_named_graph_comes_with_how_its_texts_are_pooled(hub: FakeHub, tmp_path: Path) -> None:
+    wanted = {"onnx/model.onnx": WEIGHTS, "1_Pooling/config.json": CONFIG, "modules.json": b"[]"}
+    hub.add("org/model", {**FILES, **wanted})
+    loaded = get(source(hub, filename="onnx/model.onnx"), tmp_path)
+    folder = Path(loaded.path).parents[1]
+    assert names_in(folder) == sorted(["config.json", *wanted])
+
+
 def test_a_wrong_filename_names_the_nearest(hub: FakeHub, tmp_path: Path) -> None:
     hub.add("org/model", {"tiny.Q4.gguf": b"4", "tiny.Q8.gguf": b"8"})
     with pytest.raises(SourceNotFound, match=r"no file `tiny.q4.gguf`") as caught:

@@ -30,6 +30,7 @@ from model_compose.tasks.image_upscale import passing
 from model_compose.tasks.image_upscale.checkpoint import weights_file
 from model_compose.tasks.image_upscale.latent import LatentUpscaler
 from model_compose.tasks.image_upscale.network import Upscaler
+from model_compose.tasks.image_upscale.parts import Part
 from model_compose.tasks.image_upscale.spec import ImageUpscale
 from model_compose.tasks.image_upscale.tiles import divide
 from model_compose.tasks.image_upscale.torchvision_absent import import_spandrel
@@ -142,6 +143,26 @@ def test_tiles_cover_every_pixel_and_their_weights_add_up_to_1(
         for i, start in enumerate(axis.starts):
             total[start * scale : (start + axis.size) * scale] += axis.weights(i, scale)
         assert total == pytest.approx(1, abs=1e-5)
+
+
+@given(
+    height=SIDES,
+    width=SIDES,
+    tile=st.integers(16, 64),
+    pad=st.integers(0, 40),
+    level=st.integers(0, 255),
+)
+def test_tiles_of_one_level_add_up_to_that_level(
+    height: int, width: int, tile: int, pad: int, level: int
+) -> None:
+    original = canvases.Original.of(Image.new("L", (width, height)))
+    grid = divide(height, width, tile, pad)
+    canvas = canvases.Canvas(original, 1, original.size)
+    for each in grid.tiles():
+        part = Part(canvas, grid, each)
+        even = np.full((1, grid.down.size, grid.across.size), level / 255, np.float32)
+        part.add(canvases.in_16_bits(even, part.weights(1)), 1)
+    assert set(np.asarray(canvas.picture()).flat) == {level}
 
 
 @given(length=st.integers(20, 400), tile=st.integers(16, 64), pad=st.integers(0, 40))
@@ -691,6 +712,18 @@ def test_its_checkpoint_of_torch_gives_the_same(real: Any, tmp_path: Path) -> No
     image = face().crop((0, 0, 64, 48))
     again = started(Upscaler(), options(tmp_path, "real-esrgan"))
     assert apart(upscaled(again, image), upscaled(real, image))[1] == 0
+
+
+@pytest.mark.model
+def test_the_real_esrgan_that_everybody_knows_keeps_colours_and_sharpens() -> None:
+    model = started(Upscaler(), options(models.x4plus(), "real-esrgan"))
+    image = face().crop((40, 24, 104, 88))
+    found = upscaled(model, image)
+    smooth = image.resize((256, 256), Image.Resampling.BICUBIC)
+    assert found.size == smooth.size
+    assert apart(found, smooth)[0] < 12
+    assert np.abs(numbers(found).mean((0, 1)) - numbers(smooth).mean((0, 1))).max() < 3
+    assert _sharpness(found) > 1.1 * _sharpness(smooth)
 
 
 @pytest.mark.model

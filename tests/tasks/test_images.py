@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import zlib
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model_compose.errors import InvalidInput
+from model_compose.tasks import png as png_files
 from model_compose.tasks.images import decode, encode, from_pixels, rgb, to_pixels
 from model_compose.tasks.pictures import ImageOutput
 from model_compose.types import Blob
@@ -37,6 +39,39 @@ def test_a_png_keeps_every_pixel_and_its_channels(mode: str) -> None:
     assert after.mode == mode
     again = decode(encode(from_pixels(to_pixels(after)), ImageOutput()))
     assert np.array_equal(np.asarray(again), np.asarray(before))
+
+
+@pytest.mark.filterwarnings("ignore:.*mode.*:DeprecationWarning")
+@given(
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    mode=st.sampled_from(["L", "LA", "RGB", "RGBA", "I;16"]),
+    stripe=st.integers(1, 200),
+    threads=st.integers(1, 3),
+)
+def test_a_png_in_stripes_is_the_same_picture(
+    width: int, height: int, mode: str, stripe: int, threads: int
+) -> None:
+    if mode == "I;16":
+        numbers = np.random.default_rng(0).integers(0, 65536, (height, width)).astype(np.uint16)
+        before = Image.fromarray(numbers)
+    else:
+        before = noise(mode, width, height)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(png_files, "_STRIPE_PIXELS", stripe)
+        written = png_files.png(before, threads)
+    after = Image.open(io.BytesIO(written))
+    after.load()
+    assert (after.mode, after.size) == (mode, (width, height))
+    assert np.array_equal(np.asarray(after), np.asarray(before))
+
+
+def test_a_photograph_is_hardly_larger_than_the_library_makes_it() -> None:
+    photo = Image.fromarray(importlib.import_module("skimage.data").astronaut())
+    theirs = file(photo, compress_level=1, compress_type=zlib.Z_RLE)
+    assert len(png_files.png(photo)) < 1.03 * len(theirs.data)
+    blank = Image.new("RGB", (2000, 1000), "white")
+    assert len(png_files.png(blank, threads=2)) < 40_000
 
 
 def test_grey_of_16_bits_keeps_them() -> None:

@@ -17,7 +17,7 @@ from tests.tasks.batches import load_options, outcomes, started
 from model_compose.errors import InvalidInput, ModelLoadError, RequestTooLong
 from model_compose.tasks.text_classification.huggingface import Classifier
 from model_compose.tasks.text_classification.labels import sigmoid, softmax
-from model_compose.tasks.text_classification.spec import TextClassification
+from model_compose.tasks.text_classification.spec import TextClassification, normalise
 from model_compose.types import Usage
 
 TEXTS = {
@@ -87,6 +87,38 @@ def test_it_is_what_a_pipeline_of_the_library_gives(classifier: Any) -> None:
         assert dict(
             zip(classifier._labels.names, outcome.result.probabilities, strict=True)
         ) == pytest.approx(by_label, abs=1e-5)
+
+
+@pytest.mark.model
+def test_two_texts_are_judged_together_as_the_library_does(classifier: Any) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    first, second, long = TEXTS["en"], TEXTS["de"], "Bitte geben Sie ein Passwort ein. " * 300
+    requests = [
+        TextClassification(text=first, text_pair=other, return_probabilities=True) for other in (second, long)
+    ]
+    tokenizer: Any = AutoTokenizer.from_pretrained(models.langid())
+    model = AutoModelForSequenceClassification.from_pretrained(models.langid(), dtype=torch.float32).eval()
+    for outcome, other in zip(outcomes(classifier, requests), (second, long), strict=True):
+        tokens = tokenizer(first, other, truncation=True, max_length=512, return_tensors="pt")
+        with torch.inference_mode():
+            expected = model(**tokens).logits.softmax(-1)[0].tolist()
+        assert outcome.result.probabilities == pytest.approx(expected, abs=1e-5)
+        assert outcome.usage == Usage(tokens.input_ids.shape[1])
+        assert outcome.result.truncated is (other is long)
+
+
+def test_a_pair_is_a_map_or_two_fields_and_not_both() -> None:
+    pair = {"text": "a", "text_pair": "b"}
+    assert normalise({"text": pair, "truncate": False}) == {**pair, "truncate": False}
+    assert normalise({"text": "a"}) == {"text": "a"}
+    with pytest.raises(InvalidInput, match="given twice"):
+        normalise({"text": pair, "text_pair": "c"})
+    with pytest.raises(InvalidInput) as caught:
+        normalise({"text": {"text": "a", "second": "b"}})
+    assert caught.value.field is not None
+    assert caught.value.field.startswith("text")
 
 
 @pytest.mark.model

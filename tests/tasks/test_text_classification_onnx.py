@@ -49,6 +49,24 @@ def test_texts_get_the_labels_of_the_configuration(tmp_path: Path) -> None:
     assert [each.usage for each in found] == [Usage(5), Usage(3), Usage(11), Usage(4)]
 
 
+def test_two_texts_are_judged_together(tmp_path: Path) -> None:
+    model = load(model_in(tmp_path, NAMES))
+    long = " ".join(["w5"] * 30)
+    pair, apart, cut = outcomes(
+        model,
+        [
+            TextClassification(text="w4 w9", text_pair="w30"),
+            TextClassification(text="w4 w9"),
+            TextClassification(text="w4 w9", text_pair=long),
+        ],
+    )
+    assert pair.usage.prompt_tokens > apart.usage.prompt_tokens
+    assert pair.result.score != apart.result.score
+    assert (cut.result.truncated, cut.usage) == (True, Usage(16))
+    with pytest.raises(RequestTooLong):
+        model.prepare(TextClassification(text="w4 w9", text_pair=long, truncate=False))
+
+
 def test_a_configuration_without_labels_gives_them_numbers(tmp_path: Path) -> None:
     (found,) = outcomes(load(model_in(tmp_path, told=False)), [TextClassification(text="w4")])
     assert found.result.label == f"LABEL_{found.result.label_id}"

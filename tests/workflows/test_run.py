@@ -1,130 +1,24 @@
-"""Do jobs run in the order that they need, side by side where they may, and end together?
-
-Components are made up here: what a job gives is told by its action's `do` in `Echoes`.
-"""
+"""Do jobs run in the order that they need, side by side where they may, and end together?"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.compose.apps import project_of
 from tests.config.expressions import parsed
+from tests.workflows.place import Context, Echoes, Nothing, bench, job, until
 
-from model_compose.components.contract import CallContext, Callee
 from model_compose.components.streams import Stream
-from model_compose.config.expression import Scope, render
-from model_compose.config.schema import Action, Job, Project, Workflow
+from model_compose.config.schema import Action, Call, Job, Workflow
+from model_compose.config.spec import ActionSpec
 from model_compose.config.template import compile_tree
-from model_compose.drivers.contract import Outcome
 from model_compose.errors import EngineError, InvalidInput
-from model_compose.types import plain
+from model_compose.workflows.graph import Graph
 from model_compose.workflows.run import run_workflow
-
-HEAD = """
-component:
-  id: echo
-  type: model
-  task: text-generation
-  driver: echo
-  prompt: ${input.prompt}
-workflow:
-  id: main
-"""
-
-
-class Context:
-    """A run that remembers what it is told."""
-
-    run_id = "the run"
-
-    def __init__(self) -> None:
-        self.admitted = False
-        self.jobs: list[tuple[str, str]] = []
-
-    def job(self, name: str, state: str) -> None:
-        self.jobs.append((name, state))
-
-    def served(self) -> None:
-        pass
-
-    def spent(self, outcome: Outcome) -> None:
-        pass
-
-    def progress(self, done: int, total: int) -> None:
-        pass
-
-    def state(self, name: str) -> str:
-        return [state for job, state in self.jobs if job == name][-1]
-
-
-class Echoes:
-    """A component that gives its prompt; `wait NAME`, `fail` and `stream N` do something else."""
-
-    def __init__(self) -> None:
-        self.began: list[str] = []
-        self.ended: list[str] = []
-        self.gates: dict[str, asyncio.Event] = {}
-        self.closed = 0
-
-    def gate(self, name: str) -> asyncio.Event:
-        return self.gates.setdefault(name, asyncio.Event())
-
-    async def call(self, action: Action, scope: Scope, context: CallContext, *, streaming: bool) -> Any:
-        value = render(action.values["prompt"], scope)
-        prompt = str(value)
-        self.began.append(prompt)
-        word, _, rest = prompt.partition(" ")
-        if word == "wait":
-            await self.gate(rest).wait()
-        if word == "fail":
-            raise EngineError(f"{rest} failed")
-        if word == "stream" and streaming:
-            return Stream(self._pieces(int(rest)), close=self._close)
-        self.ended.append(prompt)
-        return value
-
-    async def _pieces(self, count: int) -> AsyncIterator[list[str]]:
-        for i in range(count):
-            yield [f"{i} "]
-
-    async def _close(self) -> None:
-        self.closed += 1
-
-
-class Bench:
-    """Runs the workflow of a file."""
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.echoes = Echoes()
-        self.context = Context()
-
-    async def run(self, given: Mapping[str, Any] | None = None, *, streaming: bool = False) -> Any:
-        workflow = next(iter(self.project.workflows.values()))
-        components: Mapping[str, Callee] = {"echo": self.echoes}
-        output = await run_workflow(
-            workflow, self.project, components, given or {}, self.context, streaming=streaming
-        )
-        return plain(output)
-
-
-def bench(tmp_path: Path, *jobs: str, **more: str) -> Bench:
-    """A bench for jobs, each in one line of flow YAML."""
-    lines = [f"  {key}: {value}" for key, value in more.items()]
-    return Bench(
-        project_of(HEAD + "\n".join([*lines, "  jobs:", *(f"    - {job}" for job in jobs)]), tmp_path)
-    )
-
-
-def job(name: str, prompt: str = "", **more: str) -> str:
-    given = "".join(f", {key}: {value}" for key, value in more.items())
-    return f"{{id: {name}, component: echo, input: {{prompt: '{prompt or name}'}}{given}}}"
 
 
 async def test_a_job_s_output_is_that_of_the_workflow(tmp_path: Path) -> None:
@@ -147,7 +41,7 @@ async def test_a_reference_to_a_job_is_a_dependency_on_it(tmp_path: Path) -> Non
 async def test_a_job_waits_for_what_it_says_it_depends_on(tmp_path: Path) -> None:
     place = bench(tmp_path, job("a", "wait a"), job("b", "b", depends_on="[a]"))
     run = asyncio.create_task(place.run())
-    await _until(lambda: place.echoes.began == ["wait a"])
+    await until(lambda: place.echoes.began == ["wait a"])
     place.echoes.gate("a").set()
     assert await run == "b"
 
@@ -155,7 +49,7 @@ async def test_a_job_waits_for_what_it_says_it_depends_on(tmp_path: Path) -> Non
 async def test_jobs_that_need_nothing_start_together(tmp_path: Path) -> None:
     place = bench(tmp_path, *(job(name, f"wait {name}") for name in "abc"))
     run = asyncio.create_task(place.run())
-    await _until(lambda: sorted(place.echoes.began) == ["wait a", "wait b", "wait c"])
+    await until(lambda: sorted(place.echoes.began) == ["wait a", "wait b", "wait c"])
     for name in "cab":
         place.echoes.gate(name).set()
     await run
@@ -179,7 +73,7 @@ async def test_a_failure_cancels_what_runs_and_starts_nothing_more(tmp_path: Pat
 async def test_cancelling_a_run_cancels_its_jobs(tmp_path: Path) -> None:
     place = bench(tmp_path, job("a", "wait a"), job("b", "wait b"))
     run = asyncio.create_task(place.run())
-    await _until(lambda: len(place.echoes.began) == 2)
+    await until(lambda: len(place.echoes.began) == 2)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
@@ -216,7 +110,7 @@ async def test_a_job_s_own_output_is_made_of_its_component_s(tmp_path: Path) -> 
 async def test_a_repeated_job_runs_at_once_and_gives_a_list(tmp_path: Path) -> None:
     place = bench(tmp_path, job("a", "wait a", repeat_count="3"))
     run = asyncio.create_task(place.run())
-    await _until(lambda: len(place.echoes.began) == 3)
+    await until(lambda: len(place.echoes.began) == 3)
     place.echoes.gate("a").set()
     assert await run == ["wait a"] * 3
 
@@ -265,7 +159,7 @@ async def test_several_last_jobs_cannot_stream(tmp_path: Path) -> None:
 async def test_a_stream_is_closed_when_the_run_is_cancelled_before_anybody_has_it(tmp_path: Path) -> None:
     place = bench(tmp_path, job("a", "first"), job("b", "stream 3", depends_on="[a]"))
     run = asyncio.create_task(place.run(streaming=True))
-    await _until(lambda: "stream 3" in place.echoes.began)
+    await until(lambda: "stream 3" in place.echoes.began)
     if not run.done():
         run.cancel()
     try:
@@ -289,9 +183,10 @@ def test_whatever_the_graph_every_job_runs_once_after_those_it_needs(data: st.Da
 
 async def _graph(needs: list[tuple[str, ...]], order: list[int]) -> None:
     prompts = compile_tree(parsed("${input.prompt}"))
-    action = Action("do", None, {"prompt": prompts}, default=True)  # type: ignore[arg-type]
+    action = Action("do", ActionSpec(Nothing), {"prompt": prompts}, default=True)
     jobs = tuple(
-        Job(f"j{i}", "echo", "do", compile_tree({"prompt": f"j{i}"}), depends_on=needs[i]) for i in order
+        Job(f"j{i}", Call("echo", "do", compile_tree({"prompt": f"j{i}"})), depends_on=needs[i])
+        for i in order
     )
 
     class One:
@@ -305,7 +200,7 @@ async def _graph(needs: list[tuple[str, ...]], order: list[int]) -> None:
 
     echoes, context = Echoes(), Context()
     await run_workflow(
-        Workflow("main", jobs),
+        Graph(Workflow("main", jobs), Files()),  # type: ignore[arg-type]
         Files(),  # type: ignore[arg-type]
         {"echo": echoes},
         {},
@@ -316,9 +211,3 @@ async def _graph(needs: list[tuple[str, ...]], order: list[int]) -> None:
     for i, before in enumerate(needs):
         began = context.jobs.index((f"j{i}", "processing"))
         assert all(context.jobs.index((name, "completed")) < began for name in before)
-
-
-async def _until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)

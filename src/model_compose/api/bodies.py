@@ -82,6 +82,13 @@ def _media_type(scope: Scope) -> bytes:
     return header(scope, b"content-type").partition(b";")[0].strip().lower()
 
 
+def refuse_deep(body: bytes) -> None:
+    """Raise BadRequest for JSON with more levels than are taken."""
+    # Most bodies have too few brackets for that, which is cheap to see.
+    if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _levels_exceed(msgspec.json.decode(body)):
+        raise _too_deep()
+
+
 def _levels_exceed(value: Any) -> bool:
     level: Sequence[Any] = [value]
     for _ in range(MOST_LEVELS):

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from model_compose.api.asgi import header, respond_error
+from model_compose.api.asgi import header
+from model_compose.api.openai.errors import refuse
 from model_compose.config.network import is_loopback
 from model_compose.config.schema import Controller
 from model_compose.errors import Forbidden
@@ -31,14 +32,16 @@ class Guard:
     def __init__(self, app: ASGIApp, controller: Controller) -> None:
         self._app = app
         self._origins = origins_of(controller)
-        self._hosts = {controller.host}
-        self._any_host = controller.insecure and not is_loopback(controller.host)
+        self._hosts = set(controller.hosts)
+        # A page that gets here by a name of its own has no key: then any name is as good as another.
+        open_to_all = controller.insecure and not all(map(is_loopback, controller.hosts))
+        self._any_host = bool(controller.keys) or open_to_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             refused = self._refused(scope)
             if refused is not None:
-                await respond_error(send, refused)
+                await refuse(scope, send, refused)
                 return
         await self._app(scope, receive, send)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,33 +16,40 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model_compose.api.access import Access
 from model_compose.api.guard import Guard, origins_of
+from model_compose.api.mcp import McpRoute
 from model_compose.api.metrics import Metrics
+from model_compose.api.openai.routes import OpenAI
 from model_compose.api.runs import CancelTask, ShowTask, StartRun, WatchTask
 from model_compose.api.service import ServiceRoutes
+from model_compose.api.webui import PATH, WebUi
 from model_compose.compose.app import App
 
 
 class FastLane:
-    """Takes the busiest route past the router, whose work for a request costs as much as ours."""
+    """Takes the busiest routes past the router, whose work for a request costs as much as ours.
 
-    def __init__(self, method: str, path: str, endpoint: ASGIApp, others: ASGIApp) -> None:
-        self._method = method
-        self._path = path
-        self._endpoint = endpoint
+    lanes  endpoints by method and path
+    """
+
+    def __init__(self, lanes: Mapping[tuple[str, str], ASGIApp], others: ASGIApp) -> None:
+        self._lanes = lanes
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ours = scope["type"] == "http" and (scope["path"], scope["method"]) == (self._path, self._method)
-        await (self._endpoint if ours else self._others)(scope, receive, send)
+        ours = self._lanes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (ours or self._others)(scope, receive, send)
 
 
 def http_app(app: App, metrics: Metrics, admin_token: str | None) -> ASGIApp:
     """The service as an ASGI application."""
     controller = app.project.controller
     base = controller.base_path.rstrip("/")
-    service = ServiceRoutes(app, metrics, admin_token)
+    service = ServiceRoutes(app, metrics)
     start_run = StartRun(app)
+    open_ai = OpenAI(app)
+    web_ui = WebUi(app)
     runs = Route("/workflows/runs", start_run, methods=["POST"])
     api: list[BaseRoute] = [
         runs,
@@ -56,23 +64,28 @@ def http_app(app: App, metrics: Metrics, admin_token: str | None) -> ASGIApp:
         Route("/health", service.health),
     ]
     root: list[BaseRoute] = [
+        Route("/", web_ui.root),
+        Mount(PATH, web_ui),
         Route("/livez", service.live),
         Route("/readyz", service.ready),
         Route("/metrics", service.metrics),
         Route("/openapi.json", service.openapi),
         Route("/docs", service.docs),
+        Route("/mcp", McpRoute(app)),
         Mount("/docs", StaticFiles(directory=Path(__file__).parent / "swagger_ui")),
     ]
     routed = Starlette(
-        routes=[*(_under(base, route) for route in api), *root],
+        routes=[*(_under(base, route) for route in api), *open_ai.routes(), *root],
         exception_handlers={HTTPException: _http_error},
     )
-    lanes = FastLane("POST", base + runs.path, start_run, routed)
-    asgi: ASGIApp = ServerErrorMiddleware(lanes, handler=_crash)
+    lanes = FastLane({("POST", base + runs.path): start_run, **open_ai.lanes()}, routed)
+    asgi: ASGIApp = Access(ServerErrorMiddleware(lanes, handler=_crash), controller.keys, admin_token)
     origins = origins_of(controller)
     if origins:
         asgi = CORSMiddleware(asgi, allow_origins=sorted(origins), allow_methods=["*"], allow_headers=["*"])
-    return Guard(asgi, controller)
+    guarded = Guard(asgi, controller)
+    web_ui.serve(guarded)
+    return guarded
 
 
 def _under(base: str, route: BaseRoute) -> BaseRoute:

@@ -9,6 +9,7 @@ from typing import Any
 
 from model_compose.about import __version__
 from model_compose.api.bodies import RunRequest
+from model_compose.api.openai import page
 from model_compose.api.schemas import input_example, input_schema, schema_of
 from model_compose.compose.app import App
 from model_compose.compose.store import RunRecord
@@ -33,6 +34,7 @@ def document(app: App) -> dict[str, Any]:
             f"{base}/tasks/{{task_id}}/cancel": {"post": _cancel()},
             f"{base}/components": {"get": _components()},
             f"{base}/health": {"get": _get("The service answers.", {"type": "object"})},
+            **page.paths(app),
             "/livez": {"get": {"summary": "The process lives.", "responses": {"200": _text("ok")}}},
             "/readyz": {"get": _ready()},
             "/metrics": {"get": {"summary": "Prometheus metrics.", "responses": {"200": _text("metrics")}}},
@@ -42,6 +44,7 @@ def document(app: App) -> dict[str, Any]:
                 "Task": schema_of(RunRecord),
                 "Component": schema_of(ComponentStatus),
                 "Error": _ERROR,
+                "OpenAIError": page.ERROR,
                 **{_input_name(each): input_schema(inputs) for each, inputs in app.inputs.items()},
             }
         },

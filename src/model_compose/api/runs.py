@@ -12,6 +12,7 @@ from urllib.parse import quote
 from starlette.types import Receive, Scope, Send
 
 from model_compose.api import sse
+from model_compose.api.access import caller_of, require_owner
 from model_compose.api.asgi import (
     Headers,
     end_events,
@@ -54,9 +55,9 @@ class StartRun:
             if is_form(scope):
                 given = self._app.inputs[workflow.id].from_texts(given)
             if not request.wait_for_completion:
-                await self._enqueue(request, workflow, given, send)
+                await self._enqueue(request, workflow, given, caller_of(scope).name, send)
                 return
-            run, value = self._app.begin(workflow, given)
+            run, value = self._app.begin(workflow, given, owner=caller_of(scope).name)
         except ModelComposeError as error:
             await respond_error(send, error)
             return
@@ -66,10 +67,12 @@ class StartRun:
         finally:
             run.fail(Cancelled("the caller went away"))  # unless it has ended, as it mostly has
 
-    async def _enqueue(self, request: RunRequest, workflow: Workflow, given: Any, send: Send) -> None:
+    async def _enqueue(
+        self, request: RunRequest, workflow: Workflow, given: Any, owner: str | None, send: Send
+    ) -> None:
         if request.output_only:
             raise BadRequest("`output_only` needs `wait_for_completion`: there is no output yet")
-        run = await self._app.enqueue(workflow, given)
+        run = await self._app.enqueue(workflow, given, owner=owner)
         await respond_json(send, {"task_id": run.id, "status": "pending"})
 
     async def _serve(
@@ -203,7 +206,9 @@ class ShowTask:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         output_only = flag(scope, "output_only")
         try:
-            record = await self._app.record(scope["path_params"]["task_id"])
+            task_id = scope["path_params"]["task_id"]
+            record = await self._app.record(task_id)
+            require_owner(scope, task_id, record.owner)
         except ModelComposeError as error:
             await respond_error(send, error)
             return
@@ -228,8 +233,9 @@ class CancelTask:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task_id = scope["path_params"]["task_id"]
-        run = self._app.running(task_id)
         try:
+            require_owner(scope, task_id, (await self._app.record(task_id)).owner)
+            run = self._app.running(task_id)
             if run is not None:
                 run.cancel(Cancelled("cancelled by request"))
                 await run.wait()
@@ -246,14 +252,15 @@ class WatchTask:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task_id = scope["path_params"]["task_id"]
+        try:
+            record = await self._app.record(task_id)
+            require_owner(scope, task_id, record.owner)
+        except ModelComposeError as error:
+            await respond_error(send, error)
+            return
         run = self._app.running(task_id)
         if run is not None:
             await until_gone(receive, respond_events(send, _events(run)))
-            return
-        try:
-            record = await self._app.record(task_id)
-        except ModelComposeError as error:
-            await respond_error(send, error)
             return
         await respond_events(send, _only(sse.event("end", record.for_json())))
 

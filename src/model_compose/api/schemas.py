@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from model_compose.config.scalars import resolve
-from model_compose.config.schema import Project, Tree, Workflow
+from model_compose.config.schema import Call, Project, Tree, Workflow
 from model_compose.config.template import Map
 from model_compose.config.values import MEDIA_TYPES, Type
 from model_compose.tasks.generation import Completion
@@ -167,7 +167,7 @@ def _described(variable: InputVariable) -> dict[str, Any]:
     kind = variable.type
     described = {
         "name": variable.name,
-        "type": kind.name if kind else _name_of(variable.accepts),
+        "type": kind.name if kind else variable.media or _name_of(variable.accepts),
         "subtype": kind.subtype if kind else None,
         "format": kind.format if kind else None,
         "options": list(kind.options) if kind and kind.options else None,
@@ -175,6 +175,8 @@ def _described(variable: InputVariable) -> dict[str, Any]:
         "default": None if variable.default in (UNSET, ()) else msgspec.to_builtins(variable.default),
         "description": variable.description or None,
         "annotations": dict(variable.annotations) or None,
+        "alias_of": variable.alias_of,
+        "schema": variable_schema(variable),
     }
     return {key: value for key, value in described.items() if value is not None}
 
@@ -199,14 +201,17 @@ def described_output(workflow: Workflow, project: Project) -> list[dict[str, Any
     """The fields of a workflow's output, as far as the file tells."""
     if workflow.output is not UNSET:
         return _outputs(workflow.output, None)
-    needed = {name for job in workflow.jobs for name in job.depends_on}
+    needed = {name for job in workflow.jobs for name in job.needs}
+    last = [job for job in workflow.jobs if job.id not in needed]
     found = []
-    for job in workflow.jobs:
-        if job.id not in needed:
-            action = project.components[job.component].action(job.action)
-            tree = job.output if job.output is not UNSET else action.output
-            found += _outputs(tree, action.spec.result)
-    return found
+    for job in [job for job in last if job.gives] or last:
+        if not isinstance(job.work, Call):
+            found += _outputs(job.output, Any)
+            continue
+        action = project.components[job.work.component].action(job.work.action)
+        tree = job.output if job.output is not UNSET else action.output
+        found += _outputs(tree, action.spec.result)
+    return list({each.get("name"): each for each in found}.values())
 
 
 def _outputs(tree: Tree, result: Any) -> list[dict[str, Any]]:

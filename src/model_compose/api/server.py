@@ -8,12 +8,16 @@ import errno
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from model_compose.compose.app import App
+from model_compose.config.schema import Tls
 from model_compose.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -22,8 +26,11 @@ log = logging.getLogger(__name__)
 LAST_WORDS_S = 5
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises ServiceError when the port is taken or not allowed."""
+def listen(host: str, port: int, key: str = "`controller.port`") -> socket.socket:
+    """A socket that listens. Raises ServiceError when the port is taken or not allowed.
+
+    key  what says the port, for messages
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -32,18 +39,34 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
-            hint = "end the program that uses it, or set `controller.port`; 0 takes a free one"
+            hint = f"end the program that uses it, or set {key}; 0 takes a free one"
             raise ServiceError(f"port {port} on {host} is in use", hint=hint) from error
         raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     sock.listen(2048)
     return sock
 
 
+def tls_options(tls: Tls | None, folder: Path) -> dict[str, Any]:
+    """How uvicorn is told of the files. Raises ServiceError if they are not what they should be."""
+    if tls is None:
+        return {}
+    certificate, key = (folder / Path(name).expanduser() for name in (tls.certificate, tls.key))
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise ServiceError(
+            f"`controller.tls` cannot be used: {error.strerror or error}",
+            hint="both are PEM files, and the key belongs to the certificate and has no password",
+        ) from error
+    return {"ssl_certfile": certificate, "ssl_keyfile": key}
+
+
 class Server(uvicorn.Server):
     """uvicorn, with our own way of stopping: runs end or are told to, children end, exit code 0."""
 
     def __init__(self, asgi: ASGIApp, app: App) -> None:
-        timeout = app.project.controller.shutdown_timeout
+        controller = app.project.controller
+        timeout = controller.shutdown_timeout
         super().__init__(
             uvicorn.Config(
                 asgi,
@@ -56,6 +79,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=int(timeout) + LAST_WORDS_S,
+                **tls_options(controller.tls, app.project.folder),
             )
         )
         self._app = app

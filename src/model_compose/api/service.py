@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from model_compose.api import openapi
+from model_compose.api.access import require_admin
 from model_compose.api.asgi import flag
 from model_compose.api.metrics import Metrics
 from model_compose.api.schemas import described_input, described_output
@@ -20,7 +20,7 @@ from model_compose.api.status import encoded, status_of
 from model_compose.components.contract import Component
 from model_compose.compose.app import App
 from model_compose.config.schema import Workflow
-from model_compose.errors import Forbidden, ModelComposeError, NotFound, did_you_mean
+from model_compose.errors import ModelComposeError, NotFound, did_you_mean
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -35,15 +35,11 @@ _PAGE = """<!doctype html>
 
 
 class ServiceRoutes:
-    """Handlers of the routes without model traffic.
+    """Handlers of the routes without model traffic."""
 
-    admin_token  what a caller must know to restart or stop a component; None: nobody may
-    """
-
-    def __init__(self, app: App, metrics: Metrics, admin_token: str | None) -> None:
+    def __init__(self, app: App, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._token = admin_token
 
     # Workflows
 
@@ -127,12 +123,8 @@ class ServiceRoutes:
 
     def _admin(self, request: Request, act: Callable[[Component], None]) -> Response:
         name = request.path_params["component"]
-        given = request.headers.get("authorization", "")
-        if self._token is None or not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            return _error(
-                Forbidden("this is for whoever runs the service", hint="use the `model-compose` command")
-            )
         try:
+            require_admin(request.scope)
             component = self._app.component(name)
             act(component)
         except ModelComposeError as error:

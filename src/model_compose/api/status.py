@@ -14,6 +14,7 @@ from model_compose import errors
 _STATUS: Final[dict[type[errors.ModelComposeError], HTTPStatus]] = {
     errors.BadRequest: HTTPStatus.BAD_REQUEST,
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RequestTooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -28,6 +29,7 @@ _STATUS: Final[dict[type[errors.ModelComposeError], HTTPStatus]] = {
     errors.ModelLoadError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ModelUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.WorkerDied: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.UpstreamError: HTTPStatus.BAD_GATEWAY,
     errors.OutOfMemory: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.ServiceError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -55,7 +57,10 @@ def status_of_code(code: str) -> HTTPStatus:
 
 
 def headers_of(error: BaseException) -> list[tuple[bytes, bytes]]:
-    """Headers that belong to an error: `Retry-After`, in whole seconds."""
+    """Headers that belong to an error: `Retry-After`, in whole seconds; how to show a key."""
+    if isinstance(error, errors.Unauthorized):
+        # Browsers ask for a password, which is the key; programs send it as a bearer token.
+        return [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="model-compose"')]
     if isinstance(error, errors.Overloaded):
         return [(b"retry-after", str(math.ceil(error.retry_after_s)).encode())]
     return []

@@ -15,7 +15,7 @@ from model_compose.errors import ConfigError, ConfigErrors, Place
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model_compose.config.schema import Component, Project
+    from model_compose.config.schema import Component, Job, Project, Workflow
     from model_compose.config.spec import Catalog
 
 
@@ -44,7 +44,8 @@ def check(
     if as_json:
         warnings = [_at(note.message, note.place) for note in project.warnings]
         workflows = [_workflow(project, name) for name in project.workflows]
-        say_json({"ok": True, "components": described, "workflows": workflows, "warnings": warnings})
+        known = {"components": described, "workflows": workflows, "listeners": _listeners(project)}
+        say_json({"ok": True, **known, "warnings": warnings})
         return
     for note in project.warnings:
         say_warning(note)
@@ -59,7 +60,7 @@ def _summary(project: Project, described: Sequence[dict[str, Any]]) -> list[str]
     header = ["COMPONENT", *(key.upper() for key in keys[1:])]
     default = project.default_workflow()
     workflows = [
-        [f"{w.id} (default)" if w is default else w.id, ", ".join(job.component for job in w.jobs)]
+        [f"{w.id} (default)" if w is default else w.id, ", ".join(_calls(w)) or "-"]
         for w in project.workflows.values()
     ]
     return [
@@ -68,6 +69,32 @@ def _summary(project: Project, described: Sequence[dict[str, Any]]) -> list[str]
         *_fitted([header, *([each[key] or "-" for key in keys] for each in described)]),
         "",
         *_fitted([["WORKFLOW", "CALLS"], *workflows]),
+        *_listened(project),
+    ]
+
+
+def _listened(project: Project) -> list[str]:
+    """What comes in beside calls of the API, if something does."""
+    rows = [
+        [f"{each['host']}:{each['port'] or '(any)'}", each["method"], each["path"], each["workflow"] or "-"]
+        for each in _listeners(project)
+    ]
+    return ["", *_fitted([["LISTENS AT", "METHOD", "PATH", "STARTS"], *rows])] if rows else []
+
+
+def _listeners(project: Project) -> list[dict[str, Any]]:
+    """Every path of every listener; one that starts nothing takes answers."""
+    return [
+        {
+            "type": listener.type,
+            "host": listener.host,
+            "port": listener.port,
+            "method": route.method,
+            "path": route.path,
+            "workflow": getattr(route, "workflow", None),
+        }
+        for listener in project.listeners
+        for route in listener.routes
     ]
 
 
@@ -97,8 +124,17 @@ def _workflow(project: Project, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "default": workflow is project.default_workflow(),
-        "jobs": [{"id": job.id, "component": job.component} for job in workflow.jobs],
+        "jobs": [_job(job) for job in workflow.jobs],
     }
+
+
+def _calls(workflow: Workflow) -> list[str]:
+    """The components that its jobs call, each once."""
+    return list(dict.fromkeys(job.call.component for job in workflow.jobs if job.call is not None))
+
+
+def _job(job: Job) -> dict[str, Any]:
+    return {"id": job.id, "component": None if job.call is None else job.call.component}
 
 
 def _mistake(error: ConfigError) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -49,11 +50,11 @@ class Client:
 
     def restart(self, name: str) -> None:
         """Load a component anew; -> at once. Raises NotFound."""
-        self._ask("POST", f"/components/{name}/restart", self._state.token())
+        self._ask("POST", f"/components/{name}/restart")
 
     def stop(self, name: str) -> None:
         """Unload a component when its calls have ended; -> at once. Raises NotFound."""
-        self._ask("POST", f"/components/{name}/stop", self._state.token())
+        self._ask("POST", f"/components/{name}/stop")
 
     def wait(self, name: str, until: Callable[[ComponentStatus], bool]) -> ComponentStatus:
         """The component when it is as it should be."""
@@ -61,10 +62,10 @@ class Client:
             time.sleep(_POLL_S)
         return status
 
-    def _ask(self, method: str, path: str, token: str | None = None) -> bytes:
+    def _ask(self, method: str, path: str) -> bytes:
         url = urlsplit(self.service.api_url)
-        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=_TIMEOUT_S)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        connection = _connection(url.hostname or "", url.port, self.service.certificate)
+        headers = {"Authorization": f"Bearer {self._state.token()}"}
         try:
             connection.request(method, url.path + path, headers=headers)
             answer = connection.getresponse()
@@ -79,6 +80,16 @@ class Client:
         if answer.status >= HTTPStatus.BAD_REQUEST:
             raise _error(answer.status, body)
         return body
+
+
+def _connection(host: str, port: int | None, certificate: str | None) -> http.client.HTTPConnection:
+    """A connection; over TLS only to who has the certificate that the state folder names."""
+    if certificate is None:
+        return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False  # it is made out for the name that others use
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
 
 
 def _error(status: int, body: bytes) -> ModelComposeError:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from model_compose.cli.options import Files, Selection
+from model_compose.cli.options import EnvFiles, Files, Selection, Variables
 from model_compose.cli.terminal import say
+from model_compose.errors import ModelComposeError
 
 if TYPE_CHECKING:
     from model_compose.cli.state import StateFolder
@@ -33,12 +35,16 @@ def down(
         ),
     ] = None,
     files: Files = None,
+    env_files: EnvFiles = None,
+    variables: Variables = None,
 ) -> None:
     """Stop the service of this folder.
 
-    Runs under way get the time that `controller.shutdown_timeout` gives them.
+    Runs under way get the time that `controller.shutdown_timeout` gives them. Then the commands run that
+    the file names as `clean`.
     """
-    state = Selection.of(context, files).state()
+    selection = Selection.of(context, files, env_files, variables)
+    state = selection.state()
     pid = state.holder()
     if pid is None:
         say("no service runs for this folder")
@@ -49,11 +55,35 @@ def down(
     _send(pid, signal.SIGTERM)
     if _gone(state, pid, timeout):
         say(f"stopped (process {pid})")
+    else:
+        # Its workers do not outlive it: the reaper sees to that.
+        _send(pid, signal.SIGKILL)
+        _gone(state, pid, float("inf"))
+        say(f"killed after {timeout:g} s (process {pid})")
+    _clean(selection, state)
+
+
+def _clean(selection: Selection, state: StateFolder) -> None:
+    """Run what the file wants to be run now. A file that is gone or wrong keeps nobody from stopping."""
+    import asyncio
+    import logging
+
+    from model_compose.cli import log
+    from model_compose.compose import components
+    from model_compose.compose.catalog import BuiltIn
+
+    catalog = BuiltIn()
+    try:
+        project = selection.project(catalog)
+    except ModelComposeError:
+        say("the file cannot be read any more, so nothing of it is cleaned up", sys.stderr)
         return
-    # Its workers do not outlive it: the reaper sees to that.
-    _send(pid, signal.SIGKILL)
-    _gone(state, pid, float("inf"))
-    say(f"killed after {timeout:g} s (process {pid})")
+    if not any(key == "clean" for _, key, _ in components.commands(project, catalog)):
+        return
+    screen = log.Screen(lambda: sys.stdout, log.LogText(sys.stdout))
+    log.set_up(screen, level=logging.INFO)
+    with contextlib.closing(screen):
+        asyncio.run(components.clean(project, catalog, state.path))
 
 
 def _send(pid: int, number: signal.Signals) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -17,14 +17,21 @@ from model_compose.cli.terminal import is_live, paint, say
 from model_compose.components.streams import Stream
 from model_compose.compose.app import App, Observer
 from model_compose.compose.run import Run
+from model_compose.config.calls import reached
 from model_compose.config.schema import Project, Workflow
 from model_compose.config.spec import Catalog
 from model_compose.errors import ModelComposeError
 from model_compose.runtime.model import LoadStage, State
 
 
+class Show(Protocol):
+    """Takes pieces of a stream; `items` are those of a list, and not parts of one text."""
+
+    def __call__(self, pieces: list[Any], *, items: bool) -> None: ...
+
+
 async def run_once(
-    project: Project, catalog: Catalog, name: str | None, given: Any, show: Callable[[list[Any]], None] | None
+    project: Project, catalog: Catalog, name: str | None, given: Any, show: Show | None
 ) -> Run:
     """Load what a workflow needs, run it and unload; -> the run, which may have failed.
 
@@ -35,9 +42,9 @@ async def run_once(
     downloads = shown_on(sys.stderr, lambda component, text: say(f"{component}: {text}", sys.stderr))
     workflow = App(project, catalog, progress=downloads).workflow(name)
     meter = Meter(sys.stderr)
-    app = App(_needed(project, workflow), catalog, progress=downloads, observer=_Loading(meter))
+    app = App(_needed(project, workflow, catalog), catalog, progress=downloads, observer=_Loading(meter))
     app.inputs[workflow.id].accept(given)
-    async with app:
+    async with app, _answers(app):
         run, value = app.begin(workflow, given)
         run.on_progress = meter
         with meter, contextlib.suppress(ModelComposeError):  # the run keeps it
@@ -47,15 +54,32 @@ async def run_once(
                     async for pieces in stream:
                         if show is not None:
                             meter.clear()
-                            show(pieces)
+                            show(pieces, items=result.items)
     return run
 
 
-def _needed(project: Project, workflow: Workflow) -> Project:
-    """The project with this workflow and the components that it calls, and nothing else."""
-    called = dict.fromkeys(job.component for job in workflow.jobs)
-    components = {name: project.components[name] for name in called}
-    return replace(project, components=components, workflows={workflow.id: workflow})
+def _needed(project: Project, workflow: Workflow, catalog: Catalog) -> Project:
+    """The project with this workflow, and what it calls, and nothing else."""
+    found = reached([workflow.id], project.workflows, project.components, catalog)
+    components = {name: project.components[name] for name in found.components}
+    workflows = {name: project.workflows[name] for name in found.workflows}
+    actions = (action for component in components.values() for action in component.actions)
+    waits = any(action.values.get("completion") is not None for action in actions)
+    listeners = tuple(each for each in project.listeners if waits and each.type == "http-callback")
+    return replace(project, components=components, workflows=workflows, listeners=listeners)
+
+
+@contextlib.asynccontextmanager
+async def _answers(app: App) -> AsyncIterator[None]:
+    """Take the answers that calls of the run may wait for."""
+    if not app.project.listeners:
+        yield
+        return
+    from model_compose.api.listeners import Ports, listening
+
+    with Ports(app.project) as ports:
+        async with listening(app, ports):
+            yield
 
 
 class _Loading(Observer):

@@ -9,8 +9,11 @@ from model_compose.cli.terminal import columns
 from model_compose.sources.disk import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from model_compose.compose.models import Model
     from model_compose.config.schema import Project
+    from model_compose.config.spec import Catalog
     from model_compose.sources.spec import LoadedSource, Source
 
 
@@ -28,7 +31,9 @@ def plan(selection: Selection) -> list[str]:
     require_drivers(models)
     controller = project.controller
     url = (
-        root_url(controller.host, controller.port) if controller.port else f"a free port of {controller.host}"
+        root_url(controller.host, controller.port, tls=controller.tls is not None)
+        if controller.port
+        else f"a free port of {controller.host}"
     )
     header = ["COMPONENT", "LOADED", "TASK", "DRIVER", "ON DISK", "WEIGHTS"]
     return [
@@ -37,7 +42,17 @@ def plan(selection: Selection) -> list[str]:
         f"would offer the workflows {', '.join(project.workflows)}",
         "",
         *columns([header, *(_row(model, project) for model in models)]),
+        *_commands(project, catalog),
     ]
+
+
+def _commands(project: Project, catalog: Catalog) -> Iterator[str]:
+    """What the components of the file run here, each command as it stands."""
+    from model_compose.compose import components
+
+    for name, key, command in components.commands(project, catalog):
+        first, *others = command.split("\n")
+        yield from ("", f"`{key}` of {name} runs", f"  {first}", *(f"  {line}" for line in others))
 
 
 def _row(model: Model, project: Project) -> list[str]:

@@ -187,10 +187,11 @@ class _Printer:
         self.printed = False
         self._last = "\n"
 
-    def show(self, pieces: list[Any]) -> None:
-        """Print pieces that came together."""
+    def show(self, pieces: list[Any], *, items: bool) -> None:
+        """Print pieces that came together; `items` of a list have a line each."""
         for value in map(for_json, pieces):
-            text = value if isinstance(value, str) else f"{msgspec.json.encode(value).decode()}\n"
+            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            text = text if isinstance(value, str) and not items else f"{text}\n"
             if text:
                 sys.stdout.write(text)
                 self.printed, self._last = True, text[-1]

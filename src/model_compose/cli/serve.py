@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from model_compose.api.http import http_app
+from model_compose.api.listeners import Ports, listening
 from model_compose.api.metrics import Metrics
 from model_compose.api.server import Server, listen
+from model_compose.api.webui import PATH, listen_apart, missing
 from model_compose.cli.downloads import Show, Stages
 from model_compose.cli.state import Service, StateFolder, root_url
 from model_compose.compose.app import App
@@ -84,8 +86,13 @@ async def serve(
     app = App(project, catalog, progress=show, state=state.path, observer=watch)
     for note in project.warnings:
         log.warning("%s", f"{note.message} ({note.place})" if note.place else note.message)
-    with listen(controller.host, controller.port) as listener:
-        url = root_url(_reached(controller.host), listener.getsockname()[1])
+    with (
+        listen(controller.host, controller.port) as listener,
+        listen_apart(controller) as apart,
+        Ports(project) as ports,
+    ):
+        port = listener.getsockname()[1]
+        url = root_url(_reached(controller.host), port, tls=controller.tls is not None)
         watch.watch(app)
         async with app:
             server = Server(http_app(app, watch, state.new_token()), app)
@@ -99,22 +106,26 @@ async def serve(
                     file=str(file),
                     started=time.time(),
                     shutdown_timeout=controller.shutdown_timeout,
+                    certificate=_certificate(project),
                 )
             )
             log.info("listening on %s", url)
+            pages = _pages(project, url, apart)
 
             def settled() -> None:
                 failed = app.failed()
-                log.info("%s", _welcome(project, url, api_url, time.monotonic() - began, failed))
+                took_s = time.monotonic() - began
+                log.info("%s", _welcome(project, url, api_url, took_s, failed, pages, ports.urls()))
                 loaded(not failed)
 
-            await _serve(server, app, listener, settled)
+            async with listening(app, ports):  # until the last run, which may wait for an answer
+                await _serve(server, app, [listener, *([apart] if apart else [])], settled)
     log.info("stopped")
 
 
-async def _serve(server: Server, app: App, listener: socket.socket, settled: Callable[[], None]) -> None:
+async def _serve(server: Server, app: App, sockets: list[socket.socket], settled: Callable[[], None]) -> None:
     """Serve until a signal, or until nothing works any more; then raise the error of one of them."""
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
+    serving = asyncio.create_task(server.serve(sockets=sockets), name="server")
     losing = asyncio.create_task(_until_hopeless(app, settled), name="losing")
     await asyncio.wait([serving, losing], return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
@@ -137,12 +148,37 @@ async def _until_hopeless(app: App, settled: Callable[[], None]) -> ModelCompose
     return error
 
 
+def _certificate(project: Project) -> str | None:
+    """The file of the service's certificate, if it has one."""
+    tls = project.controller.tls
+    return None if tls is None else str(project.folder / Path(tls.certificate).expanduser())
+
+
 def _reached(host: str) -> str:
     """Where a client on this machine finds a service that listens there."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
 
 
-def _welcome(project: Project, url: str, api_url: str, took_s: float, failed: Sequence[str]) -> str:
+def _pages(project: Project, url: str, apart: socket.socket | None) -> str | None:
+    """Where the web UI is, if there is one."""
+    controller = project.controller
+    if missing(controller) is not None:
+        return None
+    if apart is None or controller.ui is None:
+        return f"{url}{PATH}/"
+    host = _reached(controller.ui.host or controller.host)
+    return root_url(host, apart.getsockname()[1], tls=controller.tls is not None) + f"{PATH}/"
+
+
+def _welcome(
+    project: Project,
+    url: str,
+    api_url: str,
+    took_s: float,
+    failed: Sequence[str],
+    pages: str | None,
+    others: Sequence[str],
+) -> str:
     """What somebody wants to know who has just started a service."""
     default = project.default_workflow()
     workflows = [f"{w.id} (default)" if w is default else w.id for w in project.workflows.values()]
@@ -150,6 +186,8 @@ def _welcome(project: Project, url: str, api_url: str, took_s: float, failed: Se
         f"serving without what has failed: {', '.join(failed)}" if failed else f"ready after {took_s:.1f} s",
         f"  API        {api_url}",
         f"  docs       {url}/docs",
+        *([f"  web UI     {pages}"] if pages else []),
         f"  workflows  {', '.join(workflows)}",
+        *(f"  listens    {line}" for line in others),
     ]
     return "\n".join(lines)

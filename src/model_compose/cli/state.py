@@ -38,6 +38,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     file              the first file of its project
     started           in seconds since 1970
     shutdown_timeout  seconds that it gives its runs when it is asked to stop
+    certificate       the file of its TLS certificate, if it has one
     """
 
     pid: int
@@ -46,11 +47,13 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     started: float
     shutdown_timeout: float
+    certificate: str | None = None
 
 
-def root_url(host: str, port: int) -> str:
+def root_url(host: str, port: int, *, tls: bool = False) -> str:
     """The URL of a service, without a slash at the end."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class StateFolder(msgspec.Struct, frozen=True):

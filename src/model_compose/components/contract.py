@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from model_compose.components.callbacks import Callbacks
 from model_compose.components.media import Media
 from model_compose.config.expression import Scope
 from model_compose.config.schema import Action
@@ -61,6 +62,7 @@ class Setting(msgspec.Struct, frozen=True):
     workflows  the project's workflows
     reaper     kills process groups when the service is gone, however it went
     changed    to be called with every new state of the component
+    callbacks  answers that come by another way than the call
     """
 
     declared: Declared
@@ -71,6 +73,7 @@ class Setting(msgspec.Struct, frozen=True):
     workflows: Workflows
     reaper: Reaper
     changed: Callable[[State], None]
+    callbacks: Callbacks
 
 
 class Callee(Protocol):

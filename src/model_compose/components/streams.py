@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET
 
 from model_compose.config.expression import Reference, Scope, references, render
 from model_compose.config.schema import Tree
 from model_compose.errors import Cancelled
-from model_compose.types import plain
+from model_compose.types import Unfinished, plain
 
 #: Pieces that a reader may be behind the fastest one.
 MOST_BEHIND = 256
@@ -25,13 +25,15 @@ _RESULT_KEYS = ("result", "response", "output")
 _PIECE_KEYS = tuple(f"{key}[]" for key in _RESULT_KEYS)
 
 
-class Stream:
+class Stream(Unfinished):
     """Pieces of a result, for one or several readers.
 
     There is one producer, which runs when a reader wants more. The slowest reader governs: nobody gets
     further ahead of it than `MOST_BEHIND` pieces. Whoever has a stream reads it to its end or closes
     it; closing ends the work behind it, even if no reader ever began. Who still reads then gets
     Cancelled, and never takes what came for all.
+
+    items  the pieces are items of a list, and not parts of one value: each can be worked on by itself
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class Stream:
         *,
         close: Callable[[], Awaitable[None]],
         whole: Callable[[list[Any]], Awaitable[Any]] | None = None,
+        items: bool = False,
     ) -> None:
         self._source = source
         self._close = close
+        self.items = items
         #: Makes the value of all pieces.
-        self.whole = whole or _joined
+        self.whole = whole or (_listed if items else _joined)
         self._readers: set[_Reader] = set()
         self._pulling = asyncio.Lock()
         self._pull_for_all: asyncio.Future[list[Any] | None] | None = None
@@ -153,17 +157,86 @@ async def _joined(pieces: list[Any]) -> Any:
     return "".join(values) if values and all(isinstance(value, str) for value in values) else values
 
 
+async def _listed(pieces: list[Any]) -> Any:
+    return pieces
+
+
+_END: Final = object()
+
+
+class InOrder:
+    """Results of `work`, in the order of the items, those together that are there.
+
+    No more than `window` items are under way, or done and not yet taken. The first failure, in that order,
+    ends what is under way; so does closing.
+    """
+
+    def __init__(self, items: AsyncIterator[Any], work: Callable[[Any], Awaitable[Any]], window: int) -> None:
+        self._items = items
+        self._work = work
+        self._window = window
+        self._under_way: deque[asyncio.Future[Any]] = deque()
+        self._pull: asyncio.Future[Any] | None = None
+        self._over = False
+        self._closed = False
+
+    def __aiter__(self) -> InOrder:
+        return self
+
+    async def __anext__(self) -> list[Any]:
+        try:
+            while not self._closed:
+                if ready := self._ready():
+                    return ready
+                if self._pull is None and not self._over and len(self._under_way) < self._window:
+                    self._pull = asyncio.ensure_future(anext(self._items, _END))
+                waiting = [*([self._pull] if self._pull else []), *list(self._under_way)[:1]]
+                if not waiting:
+                    raise StopAsyncIteration
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                self._take()
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+        except Exception:
+            await self.aclose()
+            raise
+        raise Cancelled("the stream was closed")
+
+    def _ready(self) -> list[Any]:
+        ready = []
+        while self._under_way and self._under_way[0].done():
+            ready.append(self._under_way.popleft().result())
+        return ready
+
+    def _take(self) -> None:
+        """Begin with the item that came, if one did."""
+        if self._pull is not None and self._pull.done():
+            item, self._pull = self._pull.result(), None
+            self._over = item is _END
+            if not self._over:
+                self._under_way.append(asyncio.ensure_future(self._work(item)))
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        self._closed = True
+        left = [*self._under_way, *([self._pull] if self._pull else [])]
+        for each in left:
+            each.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
 async def rendered(tree: Tree, result: Any, scope: Scope) -> Any:
     """The output that `tree` makes of a result, which may be a stream and then may stay one.
 
     A tree that names `result[]` is rendered for each piece of a stream, or each item of a list.
     """
-    if tree is UNSET or _passes_on(tree):
+    if tree is UNSET or passes_on(tree):
         return result
     piecewise = any(reference.per_chunk for reference in references(tree))
     if isinstance(result, Stream):
         if piecewise:
-            return Stream(_each(tree, result, scope), close=result.aclose)
+            return Stream(_each(tree, result, scope), close=result.aclose, items=result.items)
         result = await result.collect()
     if piecewise:
         if isinstance(result, list):
@@ -172,7 +245,7 @@ async def rendered(tree: Tree, result: Any, scope: Scope) -> Any:
     return render(tree, _bound(scope, result, _RESULT_KEYS))
 
 
-def _passes_on(tree: Tree) -> bool:
+def passes_on(tree: Tree) -> bool:
     """Whether a tree is the result itself: `${result}`, with nothing done to it."""
     return isinstance(tree, Reference) and tree.key in _RESULT_KEYS and not tree.path and tree.type is None
 

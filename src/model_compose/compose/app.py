@@ -11,17 +11,19 @@ import logging
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from model_compose.components.callbacks import Callbacks
 from model_compose.components.contract import CallContext, Component
 from model_compose.components.media import Media
 from model_compose.components.streams import Stream
 from model_compose.compose import components, models
 from model_compose.compose.run import Run
 from model_compose.compose.store import RunRecord, RunStore, StoredRun, unpacked
-from model_compose.config.schema import Project, Workflow
+from model_compose.config.schema import DEFAULT, DIRECT, SYNTHESISED_JOB, Job, Project, Workflow
+from model_compose.config.schema import Call as JobCall
 from model_compose.config.spec import Catalog
 from model_compose.errors import (
     Interrupted,
@@ -29,6 +31,7 @@ from model_compose.errors import (
     NotFound,
     Overloaded,
     ServiceError,
+    WorkflowError,
     did_you_mean,
 )
 from model_compose.runtime.call import Call
@@ -36,7 +39,9 @@ from model_compose.runtime.memory import cores
 from model_compose.runtime.model import LoadStage, State
 from model_compose.runtime.pool import ComponentStatus, ModelPool
 from model_compose.runtime.process import Reaper
-from model_compose.workflows.inputs import inputs_of
+from model_compose.workflows.context import JobContext
+from model_compose.workflows.graph import Graph
+from model_compose.workflows.inputs import WorkflowInputs, inputs_of
 from model_compose.workflows.run import run_workflow
 
 log = logging.getLogger(__name__)
@@ -45,6 +50,8 @@ log = logging.getLogger(__name__)
 REMEMBERED: Final = 1000
 REMEMBERED_BYTES: Final = 16 << 20
 EXPIRE_EVERY_S: Final = 60.0
+#: How deep workflows may call each other; that none calls itself is checked when a file is read.
+DEEPEST: Final = 16
 
 
 class Observer:
@@ -83,7 +90,16 @@ class App:
         self.project = project
         self.models = models.models_of(project, catalog)
         self.inputs = {name: inputs_of(workflow, project) for name, workflow in project.workflows.items()}
+        #: By the id of a component, a workflow that only makes this one call, for who knows its request.
+        self.direct = {
+            name: Workflow(name, calling(name, DIRECT))
+            for name, declared in project.components.items()
+            if declared.direct is not None
+        }
+        self._of_direct = {name: inputs_of(workflow, project) for name, workflow in self.direct.items()}
         self.observer = observer or Observer()
+        #: Answers that come from outside, for the calls that wait for them.
+        self.callbacks = Callbacks()
         self.draining = False
         self._progress = progress
         self._state = state
@@ -98,21 +114,26 @@ class App:
         self._pool: ModelPool | None = None
         self._reaper: Reaper | None = None
         self._changed = asyncio.Event()
+        self._ends: list[Callable[[], Awaitable[None]]] = []
         self._media = Media.of(project)
         limit = project.controller.max_concurrent_count
         self._places = asyncio.Semaphore(limit) if limit else None
+        self._graphs: dict[int, Graph] = {}
         names = {model.name for model in self.models}
         #: The models that a run of a workflow asks first.
-        self._first = {
-            w.id: [job.component for job in w.jobs if not job.depends_on and job.component in names]
-            for w in project.workflows.values()
-        }
+        self._first = {w.id: _asked_first(w, names) for w in project.workflows.values()}
 
     @property
     def pool(self) -> ModelPool:
         """The models, once the app has started."""
         assert self._pool is not None
         return self._pool
+
+    @property
+    def reaper(self) -> Reaper:
+        """Who ends what the app starts, once it has started."""
+        assert self._reaper is not None
+        return self._reaper
 
     # Life
 
@@ -157,6 +178,7 @@ class App:
                 workflows=self,
                 reaper=self._reaper,
                 changed=self._heard,
+                callbacks=self.callbacks,
             )
         for component in self._components.values():
             await component.start()
@@ -168,7 +190,7 @@ class App:
         """Run again what was queued; what had begun has failed."""
         for stored in left:
             record = stored.record
-            run = Run(record.workflow_id, self._ended, record.task_id)
+            run = Run(record.workflow_id, self._ended, record.task_id, record.owner)
             run.created, run.stored, run.admitted = record.created, True, True
             self._runs[run.id] = run
             workflow = self.project.workflows.get(record.workflow_id)
@@ -204,6 +226,8 @@ class App:
     async def close(self) -> None:
         """End every run and every worker."""
         await self.drain(0)
+        for end in self._ends:
+            await end()
         while self._background:  # each ends soon, and stores how
             await asyncio.wait(self._background)
         if self._expiring is not None:
@@ -216,6 +240,10 @@ class App:
             await self._reaper.close()
         if self._store is not None:
             await self._store.close()
+
+    def on_close(self, end: Callable[[], Awaitable[None]]) -> None:
+        """Have something ended with the app, after its runs."""
+        self._ends.append(end)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -240,15 +268,22 @@ class App:
             raise NotFound(f"Workflow '{name}' not found.", hint=did_you_mean(name, workflows))
         return workflows[name]
 
-    def begin(self, workflow: Workflow, given: Any) -> tuple[Run, dict[str, Any]]:
+    def takes(self, workflow: Workflow) -> WorkflowInputs:
+        """What the input of a workflow may be, those of `direct` among them."""
+        of_direct = workflow is self.direct.get(workflow.id)
+        return self._of_direct[workflow.id] if of_direct else self.inputs[workflow.id]
+
+    def begin(
+        self, workflow: Workflow, given: Any, *, owner: str | None = None
+    ) -> tuple[Run, dict[str, Any]]:
         """A new run of a workflow and its accepted input. Raises InvalidInput, Overloaded, Interrupted."""
         if self.draining:
             raise Interrupted("the service is stopping")
-        value = self.inputs[workflow.id].accept(given)
+        value = self.takes(workflow).accept(given)
         limit, most = self.project.controller.max_concurrent_count, self.project.controller.max_queue
         if limit and len(self._runs) >= limit + most:
             raise Overloaded(f"{most} runs wait already", retry_after_s=1.0)
-        run = Run(workflow.id, self._ended)
+        run = Run(workflow.id, self._ended, owner=owner)
         self._runs[run.id] = run
         return run, value
 
@@ -262,7 +297,7 @@ class App:
             run.begin()
             await self._place(run)
             output = await run_workflow(
-                workflow,
+                self._graph(workflow),
                 self.project,
                 self._components,
                 value,
@@ -285,7 +320,7 @@ class App:
             await self._places.acquire()
             run.holds_place = True
 
-    async def enqueue(self, workflow: Workflow, given: Any) -> Run:
+    async def enqueue(self, workflow: Workflow, given: Any, *, owner: str | None = None) -> Run:
         """Begin a run that nobody waits for; it is stored when this returns.
 
         Raises InvalidInput, Overloaded, Interrupted, and ServiceError when it cannot be stored.
@@ -293,7 +328,7 @@ class App:
         for model in self._first[workflow.id]:
             if self.pool.room(model) <= self._entering(model):
                 raise Overloaded(f"the queue of `{model}` is full")
-        run, value = self.begin(workflow, given)
+        run, value = self.begin(workflow, given, owner=owner)
         run.admitted = True
         if self._store is not None:
             try:
@@ -375,7 +410,26 @@ class App:
 
     async def call(self, name: str, given: Any, context: CallContext, *, streaming: bool) -> Any:
         """Run a workflow inside of another run; see `Workflows`."""
-        raise NotImplementedError
+        assert isinstance(context, JobContext)  # nobody else calls components
+        if context.depth > DEEPEST:
+            raise WorkflowError(f"workflows call each other more than {DEEPEST} deep")
+        workflow = self.workflow(None if name == DEFAULT else name)
+        return await run_workflow(
+            self._graph(workflow),
+            self.project,
+            self._components,
+            self.inputs[workflow.id].accept(given),
+            context,
+            streaming=streaming,
+            converters=self._media.converters,
+        )
+
+    def _graph(self, workflow: Workflow) -> Graph:
+        """The graph of a workflow, worked out when it first runs."""
+        found = self._graphs.get(id(workflow))
+        if found is None:
+            found = self._graphs[id(workflow)] = Graph(workflow, self.project)
+        return found
 
     # Components
 
@@ -422,6 +476,18 @@ class App:
         """Why nothing is left to serve, if that is so: every component has failed."""
         errors = [error for c in self._components.values() if (error := c.error()) is not None]
         return errors[0] if errors and len(errors) == len(self._components) else None
+
+
+def calling(component: str, action: str) -> tuple[Job, ...]:
+    """The jobs of a workflow that does nothing but call a component."""
+    return (Job(SYNTHESISED_JOB, JobCall(component, action)),)
+
+
+def _asked_first(workflow: Workflow, models: Collection[str]) -> list[str]:
+    """The models that the jobs call which a run begins with."""
+    routed = {target for job in workflow.jobs for target in job.targets}
+    first = [job.call for job in workflow.jobs if not job.needs and job.id not in routed]
+    return [call.component for call in first if call is not None and call.component in models]
 
 
 class _Heard(Observer):

@@ -29,8 +29,8 @@ _PACKAGE: Final = Path(__file__).parents[1]
 _LATER: Final[Mapping[str, frozenset[str]]] = {
     "component": frozenset(
         (
-            *("http-server", "http-client", "mcp-server", "mcp-client", "model-trainer", "datasets"),
-            *("vector-store", "workflow", "shell", "text-splitter", "image-processor"),
+            *("mcp-server", "mcp-client", "model-trainer", "datasets"),
+            "image-processor",
         )
     ),
     "driver": frozenset(("unsloth", "vllm")),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from model_compose.about import install_command
+from model_compose.components.callbacks import Callbacks
 from model_compose.components.contract import Component, Setting, Workflows
 from model_compose.components.media import Media
 from model_compose.config.schema import Component as Declared
@@ -43,13 +44,29 @@ def component(
     workflows: Workflows,
     reaper: Reaper,
     changed: Callable[[str, State], None],
+    callbacks: Callbacks,
 ) -> Component:
     """The component that a file declares."""
-    setting = Setting(
-        declared, folder, state, scratch, media, workflows, reaper, functools.partial(changed, declared.id)
-    )
+    heard = functools.partial(changed, declared.id)
+    setting = Setting(declared, folder, state, scratch, media, workflows, reaper, heard, callbacks)
     made: Component = named(_spec(declared, catalog).implementation)(setting)
     return made
+
+
+def commands(project: Project, catalog: Catalog) -> Iterator[tuple[str, str, str]]:
+    """What the components run on this machine: the component, the key of the file, the command."""
+    for name, declared in project.components.items():
+        spec = _spec(declared, catalog)
+        for key, command in spec.commands(declared.config) if spec.commands is not None else ():
+            yield name, key, command
+
+
+async def clean(project: Project, catalog: Catalog, state: Path) -> None:
+    """Have every component clean up when the service has ended for good. Raises what one of them raises."""
+    for declared in project.components.values():
+        spec = _spec(declared, catalog)
+        if spec.clean is not None:
+            await named(spec.clean)(declared, project.folder, state)
 
 
 def _spec(declared: Declared, catalog: Catalog) -> ComponentSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -12,11 +13,12 @@ import msgspec
 from ulid import ULID
 
 from model_compose.components.streams import Stream
-from model_compose.compose.store import RunRecord, RunState, packed
+from model_compose.compose.store import JobTiming, RunRecord, RunState, packed
+from model_compose.config.schema import SYNTHESISED_JOB
 from model_compose.drivers.contract import Outcome
 from model_compose.errors import Cancelled, EngineError, ModelComposeError
 from model_compose.types import FinishReason, Usage, for_json, plain
-from model_compose.workflows.run import JobState
+from model_compose.workflows.context import JobState
 
 #: Events that somebody who watches a run may be behind; older ones are lost to them.
 MOST_EVENTS: Final = 4096
@@ -31,21 +33,20 @@ class RunEvent(msgspec.Struct, frozen=True):
     data: Any
 
 
-class JobTiming(msgspec.Struct):
-    """The state of a job and when it began and ended, in seconds since 1970."""
-
-    state: JobState
-    started: float
-    finished: float | None = None
-
-
 class Run:
     """One execution of a workflow. It ends exactly once: completed, failed or cancelled.
 
     It is also the context that components and the workflow see.
     """
 
-    def __init__(self, workflow_id: str, on_end: Callable[[Run], None], task_id: str | None = None) -> None:
+    def __init__(
+        self,
+        workflow_id: str,
+        on_end: Callable[[Run], None],
+        task_id: str | None = None,
+        owner: str | None = None,
+    ) -> None:
+        self.owner = owner
         self.id = task_id or str(ULID())
         self.workflow_id = workflow_id
         self.status: RunState = "pending"
@@ -72,6 +73,7 @@ class Run:
         self._encoded: bytes | None = None
         self._done = asyncio.Event()
         self._watchers: list[_Watcher] = []
+        self._pieces: list[Any] = []
 
     @property
     def run_id(self) -> str:
@@ -116,14 +118,19 @@ class Run:
         if self.on_progress is not None:
             self.on_progress(done, total)
 
-    def job(self, name: str, state: JobState) -> None:
-        """Note the state of a job."""
+    def job(self, name: str, state: JobState, *, attempt: int = 1, error: str | None = None) -> None:
+        """Note the state of a job; when it has ended, nobody is told any more."""
+        if self._done.is_set():
+            return
         now = time.time()
         timing = self.jobs.get(name)
         if timing is None:
-            timing = self.jobs[name] = JobTiming(state, now)
-        timing.state = state
-        timing.finished = None if state == "processing" else now
+            timing = self.jobs[name] = JobTiming(state)
+        if state == "processing" and attempt == 1:
+            timing.started = now
+        timing.state, timing.error = state, error
+        timing.attempts = 0 if state == "skipped" else attempt
+        timing.finished = None if state in ("processing", "retrying") else now
         if self._watchers:
             self._tell("job", {"id": name, **msgspec.to_builtins(timing)})
 
@@ -163,8 +170,9 @@ class Run:
             self.output = None
             self.error = EngineError(f"the output cannot be written as JSON: {error}")
         for name, timing in self.jobs.items():
-            if timing.state == "processing":
-                self.job(name, status)  # it is the one that streamed: the others have ended by now
+            if timing.state in ("processing", "retrying"):
+                # It is the one that streamed: the others have ended by now.
+                self.job(name, status, attempt=timing.attempts)
         if self._watchers:
             self._tell("end", self._for_json())
         self._done.set()
@@ -176,7 +184,7 @@ class Run:
         Whoever does not iterate it to its end closes it, which cancels the run.
         """
         reader = stream.reader()
-        kept: list[Any] = []
+        kept = self._pieces
         try:
             async for pieces in reader:
                 if self._watchers:
@@ -215,12 +223,18 @@ class Run:
             error=info.message if info else None,
             error_type=info.code if info else None,
             hint=info.hint if info else None,
+            jobs=self._jobs(),
             usage=usage_map(usage) if usage else None,
             finish_reason=self.finish_reason,
+            owner=self.owner,
             created=self.created,
             started=self.started,
             finished=self.finished,
         )
+
+    def _jobs(self) -> dict[str, JobTiming] | None:
+        """Its jobs; where it is one call, and no job was written, there is nothing to say of them."""
+        return None if SYNTHESISED_JOB in self.jobs and len(self.jobs) == 1 else self.jobs or None
 
     def encoded(self) -> bytes:
         """The record as JSON; made once when the run has ended."""
@@ -234,12 +248,15 @@ class Run:
     # Those who watch
 
     async def events(self) -> AsyncGenerator[RunEvent]:
-        """What happens from now on, after the state of its jobs so far; ends with `end`."""
+        """What happens from now on, after the state of its jobs and its output so far; ends with `end`."""
         watcher = _Watcher()
         for name, timing in self.jobs.items():
             watcher.put(RunEvent("job", {"id": name, **msgspec.to_builtins(timing)}))
         if self.ended:
             watcher.put(RunEvent("end", self._for_json()))
+        else:
+            for piece in _joined(for_json(self._pieces)):
+                watcher.put(RunEvent("chunk", piece))
         self._watchers.append(watcher)
         try:
             while True:
@@ -269,6 +286,12 @@ class _Watcher:
             self._arrived.clear()
             await self._arrived.wait()
         return self._events.popleft()
+
+
+def _joined(pieces: list[Any]) -> list[Any]:
+    """The same with texts that follow each other in one piece."""
+    groups = itertools.groupby(pieces, key=lambda piece: isinstance(piece, str))
+    return [each for text, group in groups for each in (["".join(group)] if text else group)]
 
 
 def usage_map(usage: Usage) -> dict[str, int]:

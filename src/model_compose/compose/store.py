@@ -18,14 +18,31 @@ import msgspec
 
 from model_compose.errors import InvalidInput, ServiceError
 from model_compose.types import Blob, for_json, mapped
+from model_compose.workflows.context import JobState
 
 RunState = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
 T = TypeVar("T")
 
 
+class JobTiming(msgspec.Struct, omit_defaults=True):
+    """The state of a job, when it began and ended, and how often it was tried.
+
+    error  why it failed, also where the run went on
+    """
+
+    state: JobState
+    started: float | None = None
+    finished: float | None = None
+    attempts: int = 1
+    error: str | None = None
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run as it is stored and as the API shows it. Times are in seconds since 1970."""
+    """A run as it is stored and as the API shows it. Times are in seconds since 1970.
+
+    owner  the name of the key that its caller had
+    """
 
     task_id: str
     workflow_id: str
@@ -34,8 +51,10 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
     error_type: str | None = None
     hint: str | None = None
+    jobs: dict[str, JobTiming] | None = None
     usage: dict[str, int] | None = None
     finish_reason: str | None = None
+    owner: str | None = None
     created: float = 0.0
     started: float | None = None
     finished: float | None = None

@@ -6,24 +6,24 @@ a component that says nothing of actions has one that takes every value from the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from model_compose.config.annotations import names_in
-from model_compose.config.expression import Reference, Template
+from model_compose.config.expression import Reference, Renderable, Template
 from model_compose.config.grammar import parse
 from model_compose.config.later import Part
 from model_compose.config.mistakes import Mistakes
 from model_compose.config.read import WRONG, Reader
 from model_compose.config.references import CONTEXT, Known, check_references, compiled, results
-from model_compose.config.schema import SYNTHESISED_ACTION, Action, ActionKeys, Tree
+from model_compose.config.schema import DIRECT, SYNTHESISED_ACTION, Action, ActionKeys, Tree, default_of
 from model_compose.config.shape import Ids, id_of, listed, names_of, one_default, part, quoted
 from model_compose.config.spec import ActionSpec, Catalog, Field, fields_of
 from model_compose.config.template import accept_lists
-from model_compose.config.tree import Entry, Node, at_key, locate_key
+from model_compose.config.tree import Entry, Node, at_key, locate, locate_key
 from model_compose.config.values import Type, shown
 from model_compose.errors import did_you_mean
 
@@ -66,7 +66,7 @@ class Actions:
                 self.mistakes.add("`action` is a name here, and there are `actions`", name, hint="keep one")
             return self.several(nested)
         if not inlined:
-            found = self.defaults(None if name is None else str(name.value))
+            found = self.defaults(None if name is None else str(name.value), node)
         else:
             called = None if name is None else str(name.value)
             action = self.one(part(node, inlined), self.where, own, "component", called)
@@ -124,8 +124,10 @@ class Actions:
         if keys.streaming and self.spec.chunk is None:
             key = locate_key(node, ["streaming"])
             self.mistakes.add("`streaming` cannot be used here: what it gives does not come in pieces", key)
-        values = self.values(self.flat(node, entries, where), where)
+        values = self.values(self.flat(node, entries, where), node, where)
         output = self.output(node)
+        if self.spec.check is not None:
+            self.spec.check({**values, "output": output}, _Remarks(node, self.mistakes))
         return Action(keys.id, self.spec, values, output, keys.streaming, keys.timeout, keys.default)
 
     def variant(self, node: Node, where: str, name: str | None) -> Actions | None:
@@ -159,7 +161,7 @@ class Actions:
                 flat[key] = entry
         return flat
 
-    def values(self, flat: Mapping[str, Entry], where: str) -> dict[str, Tree]:
+    def values(self, flat: Mapping[str, Entry], node: Node, where: str) -> dict[str, Tree]:
         """A compiled tree for each field of the request that is given or required."""
         reader = self.reader.of_templates()
         given = reader.fields(flat, fields_of(self.spec.request), where)
@@ -176,7 +178,18 @@ class Actions:
             values[field.name] = _of_slot(tree, field)
         # What it is about comes from the input, where the file does not say otherwise.
         missing = [f for f in fields_of(self.spec.request) if f.required and f.name not in given]
-        return {**self.spec.given, **{f.name: self.from_input(f) for f in missing}, **values}
+        self.missing([field for field in missing if field.name in self.spec.fixed], node, where)
+        asked = {f.name: self.from_input(f) for f in missing if f.name not in self.spec.fixed}
+        return {**self.spec.given, **asked, **values}
+
+    def missing(self, fields: Collection[Field], node: Node, where: str) -> None:
+        """Note fields that the file must say."""
+        for field in fields:
+            if not node.lost:
+                hint = field.description
+                self.mistakes.add(
+                    f"`{field.name}` is missing in {where}", node, hint=hint, once=f"missing {field.name}"
+                )
 
     def refuse(self, entry: Entry, field: Field, data: Any) -> None:
         """Note a parameter that this engine does not have, unless it says what happens anyway."""
@@ -200,31 +213,75 @@ class Actions:
         piece = None if whole is None or chunk is None else {**whole, **chunk}
         return {**_SOURCES, **results(whole, piece), **dict.fromkeys(self.spec.names)}
 
-    def defaults(self, name: str | None) -> tuple[Action, ...]:
+    def defaults(self, name: str | None, node: Node) -> tuple[Action, ...]:
         """What a component without actions does: one thing, or each of its variants, or the one it names."""
         if not self.variants:
-            return (self.default(),)
+            return (self.default(node),)
         chosen = {name} & self.variants.keys() or self.variants.keys()
-        return tuple(replace(v.default(), id=n) for n, v in self.variants.items() if n in chosen)
+        return tuple(replace(v.default(node), id=n) for n, v in self.variants.items() if n in chosen)
 
-    def default(self) -> Action:
-        """Every field is a field of the input."""
+    def default(self, node: Node) -> Action:
+        """Every field is a field of the input, but for those that only the file says."""
+        fixed = [field for field in fields_of(self.spec.request) if field.name in self.spec.fixed]
+        self.missing([field for field in fixed if field.required], node, self.where)
         values = {
             field.name: self.from_input(field)
             for field in fields_of(self.spec.request)
-            if field.name not in self.spec.refuses
+            if field.name not in self.spec.refuses and field.name not in self.spec.fixed
         }
+        values = {
+            **{name: tree for name, tree in self.spec.given.items() if name in self.spec.fixed},
+            **values,
+        }
+        if self.spec.check is not None and not values:  # it has nothing but what the file does not say
+            self.spec.check({"output": UNSET}, _Remarks(node, self.mistakes))
         return Action(SYNTHESISED_ACTION, self.spec, values, synthesised=True)
+
+    def direct(self, actions: Sequence[Action]) -> Action:
+        """What the component does for those who know its request: each field by its own name.
+
+        A constant of the default action stands in for what such a caller does not say.
+        """
+        usual = default_of(tuple(actions))
+        constants = {} if usual is None else usual.values
+        values = {}
+        for field in fields_of(self.spec.request):
+            constant = constants.get(field.name, UNSET)
+            if field.name == self.spec.main or isinstance(constant, Renderable):
+                constant = UNSET
+            if field.name not in self.spec.refuses:
+                default = self.spec.given.get(field.name, UNSET) if constant is UNSET else constant
+                values[field.name] = _of_slot(_from_input(field.name, default), field)
+        timeout = None if usual is None else usual.timeout
+        return Action(DIRECT, self.spec, values, timeout=timeout, synthesised=True)
 
     def from_input(self, field: Field) -> Tree:
         """`${input.prompt | ${input.text}}`: the names of a field in turn, then what the component gives."""
         tree: Any = self.spec.given.get(field.name, UNSET)
         for name in reversed(field.names):
-            template = parse(f"${{input.{name}}}")
-            assert isinstance(template, Template)
-            assert isinstance(template.whole, Reference)
-            tree = replace(template.whole, default=tree)
+            tree = _from_input(name, tree)
         return _of_slot(tree, field)
+
+
+class _Remarks:
+    """An action's part of the file, for what its kind has to say about it."""
+
+    def __init__(self, node: Node, mistakes: Mistakes) -> None:
+        self._node = node
+        self._mistakes = mistakes
+
+    def error(self, message: str, *path: str | int, hint: str | None = None) -> None:
+        self._mistakes.add(message, locate(self._node, path), hint=hint)
+
+    def warn(self, message: str, *path: str | int) -> None:
+        self._mistakes.warn(message, locate(self._node, path))
+
+
+def _from_input(name: str, default: Tree) -> Tree:
+    template = parse(f"${{input.{name}}}")
+    assert isinstance(template, Template)
+    assert isinstance(template.whole, Reference)
+    return replace(template.whole, default=default)
 
 
 def _of_slot(tree: Tree, field: Field) -> Tree:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from model_compose.config.calls import check_calls, reached
 from model_compose.config.components import Components, component_keys
 from model_compose.config.controller import read_controller
+from model_compose.config.job_keys import OF_SOME_TYPE
 from model_compose.config.later import KEYS
+from model_compose.config.listeners import read_listeners
 from model_compose.config.mistakes import Mistakes
 from model_compose.config.read import Reader
 from model_compose.config.schema import (
@@ -19,6 +22,7 @@ from model_compose.config.schema import (
     SYNTHESISED_COMPONENT,
     SYNTHESISED_JOB,
     SYNTHESISED_WORKFLOW,
+    Call,
     Controller,
     Job,
     JobKeys,
@@ -30,12 +34,12 @@ from model_compose.config.schema import (
 )
 from model_compose.config.shape import enumerated, listed, names_of, part
 from model_compose.config.spec import Catalog
-from model_compose.config.tree import Entry, Node, at_key
+from model_compose.config.tree import Entry, Node, at_key, locate
 from model_compose.config.workflows import read_workflows
 from model_compose.errors import ConfigErrors
 
 _DECLARING = frozenset(("component", "components", "workflow", "workflows"))
-_SECTIONS = _DECLARING | {"controller"} | names_of(Settings)
+_SECTIONS = _DECLARING | {"controller", "listener", "listeners"} | names_of(Settings)
 
 
 def check(root: Node, folder: Path, catalog: Catalog, mistakes: Mistakes) -> Project:
@@ -52,12 +56,17 @@ def check(root: Node, folder: Path, catalog: Catalog, mistakes: Mistakes) -> Pro
     nodes = listed(sections, "workflow", mistakes)
     workflows = read_workflows(nodes, components, catalog, mistakes)
     if nodes:
-        _note_unused(components, workflows, mistakes)
+        _note_unused(components, workflows, catalog, mistakes)
     else:
         workflows = _synthesised(components, mistakes)
+    check_calls(workflows, components.found, components.nodes, catalog, mistakes)
+    _check_aliases(components, workflows, mistakes)
+    nodes = listed(sections, "listener", mistakes)
+    listeners = read_listeners(nodes, controller, workflows, reader, mistakes)
     if mistakes.errors:
         raise ConfigErrors(mistakes.errors)
-    return Project(folder, settings, controller, components.found, workflows, tuple(mistakes.warnings))
+    warnings = tuple(mistakes.warnings)
+    return Project(folder, settings, controller, components.found, workflows, warnings, listeners)
 
 
 def _sections(root: Node, catalog: Catalog, reader: Reader, mistakes: Mistakes) -> dict[str, Entry]:
@@ -86,7 +95,7 @@ def _home(key: str, catalog: Catalog) -> str | None:
     """The section into which a key belongs that stands at the top of the file."""
     homes = {
         "component": frozenset().union(*component_keys(catalog)),
-        "workflow": names_of(WorkflowKeys) | names_of(JobKeys) | {"job", "jobs"},
+        "workflow": names_of(WorkflowKeys) | names_of(JobKeys) | OF_SOME_TYPE | {"job", "jobs"},
         "controller": names_of(Controller) | {"adapter", "adapters"},
     }
     return next((home for home, keys in homes.items() if key in keys), None)
@@ -106,14 +115,41 @@ def _synthesised(components: Components, mistakes: Mistakes) -> dict[str, Workfl
             mistakes.add(message, components.nodes[name], hint=hint)
         alone = len(components.found) == 1
         workflow = SYNTHESISED_WORKFLOW if alone else name
-        job = Job(SYNTHESISED_JOB, name, DEFAULT)
+        job = Job(SYNTHESISED_JOB, Call(name, DEFAULT))
         workflows[workflow] = Workflow(workflow, (job,), default=alone or component.default)
     return workflows
 
 
-def _note_unused(components: Components, workflows: Mapping[str, Workflow], mistakes: Mistakes) -> None:
+def _note_unused(
+    components: Components, workflows: Mapping[str, Workflow], catalog: Catalog, mistakes: Mistakes
+) -> None:
     """Warn of components that nothing calls, although they will be loaded."""
-    called = {job.component for workflow in workflows.values() for job in workflow.jobs}
+    called = reached(workflows, workflows, components.found, catalog).components
     for name in components.declared:
         if name not in called:
             mistakes.warn(f"component `{name}` is used by no workflow", components.nodes[name])
+
+
+def _check_aliases(components: Components, workflows: Mapping[str, Workflow], mistakes: Mistakes) -> None:
+    """Note aliases that mean something else already, or that nobody could type."""
+    ids = {**dict.fromkeys(workflows, "workflow"), **dict.fromkeys(components.found, "component")}
+    seen: dict[str, str] = {}
+    for name, component in components.found.items():
+        for i, alias in enumerate(component.aliases):
+            at = locate(components.nodes[name], ["aliases", i])
+            owner = alias.partition(":")[0]
+            if not alias or not alias.isprintable() or alias != alias.strip():
+                mistakes.add(
+                    f"`{alias}` cannot be an alias", at, hint="write a name without spaces around it"
+                )
+            elif alias in ids:
+                hint = "choose another alias"
+                mistakes.add(f"`{alias}` is the id of a {ids[alias]} already", at, hint=hint)
+            elif alias in seen:
+                mistakes.add(
+                    f"`{alias}` is an alias of component `{seen[alias]}` already", at, hint="keep one"
+                )
+            elif ":" in alias and owner in components.found:
+                message = f"`{alias}` means an adapter of component `{owner}`"
+                mistakes.add(message, at, hint="choose another alias")
+            seen.setdefault(alias, name)

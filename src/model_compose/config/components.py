@@ -31,7 +31,7 @@ class Components:
     found     those that have an id, the wrong ones too: that they are wrong has then been told, and who
               names them is right; they have no type
     declared  the ids of those that stand at the top of the file
-    nodes     where those are
+    nodes     where they are, the others too
     """
 
     def __init__(self, catalog: Catalog, mistakes: Mistakes) -> None:
@@ -68,6 +68,7 @@ class Components:
         if at_key(node, "id") is not None:
             name = self._ids.add(node) or name
         component = self._read(node) or Component(name, "", None, ())
+        self.nodes.setdefault(name, node)
         return self.found.setdefault(name, msgspec.structs.replace(component, id=name))
 
     def _read(self, node: Node) -> Component | None:
@@ -99,11 +100,20 @@ class Components:
             if spec.complete is not None and not wrong:
                 self._check_keys(node, where)  # what it lacks hides no mistake in its other keys
             return None
-        actions = Actions(action, where, self._catalog, self._mistakes).read(node, own | _COMMON)
+        reading = Actions(action, where, self._catalog, self._mistakes)
+        actions = reading.read(node, own | _COMMON)
         if actions is None:
             return None
         return Component(
-            keys.id, keys.type, config, actions, keys.default, keys.max_concurrent_count, node.place
+            keys.id,
+            keys.type,
+            config,
+            actions,
+            keys.default,
+            keys.max_concurrent_count,
+            node.place,
+            reading.direct(actions) if spec.direct else None,
+            spec.aliases(config) if spec.aliases is not None else (),
         )
 
     def _check_keys(self, node: Node, where: str) -> None:

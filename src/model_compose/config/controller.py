@@ -18,6 +18,7 @@ from model_compose.config.tree import Entry, Node, locate
 from model_compose.errors import Note
 
 _WHERE = "the controller"
+_SHORT_KEY = 16
 
 
 def read_controller(node: Node | None, reader: Reader, mistakes: Mistakes) -> Controller:
@@ -30,9 +31,11 @@ def read_controller(node: Node | None, reader: Reader, mistakes: Mistakes) -> Co
     if controller is WRONG:
         return Controller()
     assert isinstance(controller, Controller)
-    _check_host(controller, node, mistakes)
+    _check_host(controller, controller.host, ["host"], node, mistakes)
+    _check_webui(controller, node, mistakes)
     _check_base_path(controller, node, mistakes)
     _check_origins(controller, node, mistakes)
+    _check_keys(controller, node, mistakes)
     return controller
 
 
@@ -56,17 +59,49 @@ def _with_adapter(node: Node, entries: dict[str, Entry], reader: Reader, mistake
     return replace(node, value=flat)
 
 
-def _check_host(controller: Controller, node: Node, mistakes: Mistakes) -> None:
+def _check_webui(controller: Controller, node: Node, mistakes: Mistakes) -> None:
+    """Note an address of the pages that nobody may have, or that the service has, or that means nothing."""
+    ui = controller.ui
+    if ui is None:
+        return
+    if ui.port is None:
+        if ui.host is not None:
+            at = locate(node, ["webui", "host"])
+            mistakes.add("`host` of `webui` needs a `port` beside it", at, hint="such as `port: 8081`")
+        return
+    if ui.host is not None:
+        _check_host(controller, ui.host, ["webui", "host"], node, mistakes)
+    if ui.port and ui.port == controller.port and ui.host in (None, controller.host):
+        hint = "leave it out: the pages are at `/ui/` of the service's port"
+        mistakes.add(f"port {ui.port} is the service's own", locate(node, ["webui", "port"]), hint=hint)
+
+
+def _check_host(
+    controller: Controller, host: str, path: list[str | int], node: Node, mistakes: Mistakes
+) -> None:
     """Note an address that other machines reach, unless the file says that this is meant."""
-    host = controller.host
     if not host:
-        mistakes.add(f"`host` of {_WHERE} is empty", locate(node, ["host"]), hint="write `127.0.0.1`")
-    elif not is_loopback(host) and not controller.insecure:
+        where = _WHERE if path == ["host"] else "`webui`"
+        mistakes.add(f"`host` of {where} is empty", locate(node, path), hint="write `127.0.0.1`")
+    elif not is_loopback(host) and not controller.insecure and not controller.keys:
         mistakes.add(
             f"`{host}` is reachable from other machines, and nobody is asked for a key",
-            locate(node, ["host"]),
-            hint="listen on `127.0.0.1`, or write `insecure: true` if that is what you want",
+            locate(node, path),
+            hint="set `api_keys`, listen on `127.0.0.1`, or write `insecure: true` if that is what you want",
         )
+
+
+def _check_keys(controller: Controller, node: Node, mistakes: Mistakes) -> None:
+    """Note keys that cannot be told apart, and warn of those that can be guessed or read."""
+    keys, at = controller.keys, locate(node, ["api_keys"])
+    for what, values in (("name", [key.name for key in keys]), ("key", [key.key for key in keys])):
+        if len(set(values)) < len(values):
+            mistakes.add(f"two of `api_keys` have the same {what}", at)
+    if any(0 < len(key.key) < _SHORT_KEY for key in keys):
+        message = f"one of `api_keys` has fewer than {_SHORT_KEY} characters, and could be guessed"
+        mistakes.warn(message, at)
+    if any(not key.key.strip() for key in keys):
+        mistakes.add("one of `api_keys` is empty", at, hint="is the variable set to something?")
 
 
 def _check_base_path(controller: Controller, node: Node, mistakes: Mistakes) -> None:

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
+from model_compose.config.job_keys import KEYS_OF
 from model_compose.config.json_values import JsonSchema, Values, any_of, closed, ref, same_fields, summary
+from model_compose.config.listeners import CallbackKeys, ListenerKeys, TriggerKeys
 from model_compose.config.schema import (
     ActionKeys,
     Adapter,
@@ -23,9 +25,11 @@ from model_compose.config.schema import (
     Settings,
     WorkflowKeys,
 )
-from model_compose.config.spec import ActionSpec, Catalog, ComponentSpec, TaskSpec, fields_of
+from model_compose.config.spec import ActionSpec, Catalog, ComponentSpec, TaskDriver, TaskSpec, fields_of
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_OWN: Final[JsonSchema] = {"required": ["implementation"]}
+_NOBODY: Final = TaskDriver("")
 
 
 def document(catalog: Catalog) -> JsonSchema:
@@ -53,8 +57,26 @@ class _Builder:
             "controller": self.controller(),
             **_one_or_more("component", ref("component"), "components that workflows call, or the only one"),
             **_one_or_more("workflow", ref("workflow"), "what the service offers; default: each component"),
+            **_one_or_more("listener", self.listener(), "what comes in beside calls of the API"),
         }
-        return closed(sections, exclusive=[("component", "components"), ("workflow", "workflows")])
+        kinds = ("component", "workflow", "listener")
+        return closed(sections, exclusive=[(kind, f"{kind}s") for kind in kinds])
+
+    def listener(self) -> JsonSchema:
+        """A listener, with the keys of its only path among its own or below `callback` or `trigger`."""
+        own = self.values.properties(ListenerKeys)
+        kinds = {"callback": CallbackKeys, "trigger": TriggerKeys}
+        for kind, struct in kinds.items():
+            paths = _one_or_more(kind, self.values.struct(struct), summary(struct))
+            keys = {**own, **paths, **self.values.properties(struct)}
+            self.definitions[f"listener.http-{kind}"] = closed(keys, exclusive=[(kind, f"{kind}s")])
+        self.definitions["listener"] = {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": own["type"]},
+            "allOf": [_when("type", f"http-{kind}", ref(f"listener.http-{kind}")) for kind in kinds],
+        }
+        return ref("listener")
 
     def controller(self) -> JsonSchema:
         """The controller, with the keys of its adapter among its own or below `adapter`."""
@@ -121,6 +143,8 @@ class _Builder:
             "type": {},  # where types are told apart, more is said of it
             **chosen,
         }
+        if action and action.nested:
+            rules = [*rules, _nested(name, action, keys)]
         return closed(keys, exclusive=[*same_fields(spec.config), ("action", "actions")], rules=rules)
 
     def engines(
@@ -139,10 +163,13 @@ class _Builder:
         rules = [_when("driver", name, {"properties": {"options": each}}) for name, each in options.items()]
         if not free:
             return chosen, rules
-        # A class of the user's own has options of its own.
         about = {"description": own["options"]["description"]}
         rules.append({"properties": {"options": {**about, **any_of([*options.values()])}}})
-        return chosen, [{"if": {"required": ["implementation"]}, "else": {"allOf": rules}}]
+        # A class of the user's own has options of its own, and so has a family of another package.
+        does = (task.drivers.get(d.name) or d.tasks.get(task.name, _NOBODY) for d in able)
+        known = {name for how in does for name in how.families}
+        foreign = [_has_another(key, known) for key in ("architecture", "family")] if known else []
+        return chosen, [{"if": {"anyOf": [_OWN, *foreign]}, "else": {"allOf": rules}}]
 
     def action_keys(self, name: str, action: ActionSpec | None) -> dict[str, JsonSchema]:
         """What an action takes: what all actions have, and the fields of its request, some of them nested."""
@@ -151,7 +178,12 @@ class _Builder:
             return common
         fields = self.values.properties(action.request, template=True)
         group = closed(_parts_of(name, fields), about="parameters; they may also stand beside it")
-        return {**fields, **dict.fromkeys(action.nested, group), **common}
+        # Of a class of the user's own they are what that takes.
+        choice = any_of([ref(f"{name}.nested"), {"type": "object"}, ref("expression")])
+        free = {"description": group["description"], **choice}
+        if action.nested:
+            self.definitions[f"{name}.nested"] = group
+        return {**fields, **dict.fromkeys(action.nested, free), **common}
 
     def shared(self, name: str, keys: Mapping[str, JsonSchema], about: str) -> dict[str, JsonSchema]:
         """Keys that stand in several places, as references to a definition that has them."""
@@ -162,10 +194,7 @@ class _Builder:
 
     def workflow(self) -> JsonSchema:
         """A workflow: with jobs, or with the keys of its only job among its own."""
-        job = self.values.properties(JobKeys)
-        job["component"] |= {"anyOf": [ref("text"), ref("component")]}
-        self.definitions["job"] = closed(job, about="one call of a component")
-        lifted = {key: ref(f"job/properties/{key}") for key in job if key != "id"}
+        lifted = self.job()
         own = self.values.properties(WorkflowKeys)
         jobs = _one_or_more("job", ref("job"), "calls; each begins when those it refers to are complete")
         return {
@@ -174,6 +203,38 @@ class _Builder:
             "then": closed({**own, **jobs}, exclusive=[("job", "jobs")]),
             "else": closed({**own, **lifted}),
         }
+
+    def job(self) -> dict[str, JsonSchema]:
+        """A job of each type; -> the keys of any of them."""
+        common = self.values.properties(JobKeys)
+        self.definitions["job.common"] = closed(common, about=summary(JobKeys))
+        found: dict[str, list[JsonSchema]] = {
+            key: [each] for key, each in _parts_of("job.common", common).items()
+        }
+        for name, struct in KEYS_OF.items():
+            keys = self.values.properties(struct)
+            if "component" in keys:
+                keys["component"] |= {"anyOf": [ref("text"), ref("component")]}
+            required = [field.names for field in fields_of(struct) if field.required]
+            self.definitions[f"job.{name}"] = closed(
+                {**_parts_of("job.common", common), **keys},
+                required=required,
+                exclusive=same_fields(struct),
+                about=summary(struct),
+            )
+            for key, part in _parts_of(f"job.{name}", keys).items():
+                found.setdefault(key, []).append(part)
+        plain = {"not": {"required": ["type"]}}
+        self.definitions["job"] = {
+            "type": "object",
+            "allOf": [
+                *(_when("type", name, ref(f"job.{name}")) for name in KEYS_OF),
+                {"if": plain, "then": ref("job.component")},
+                {"properties": {"type": ref("job.common/properties/type")}},
+            ],
+        }
+        about = {"description": "of its only job; what it means depends on the `type`"}
+        return {key: {**about, **any_of(parts)} for key, parts in found.items() if key != "id"}
 
 
 class _Deaf:
@@ -193,6 +254,19 @@ class _Deaf:
 
 def _parts_of(name: str, keys: Iterable[str]) -> dict[str, JsonSchema]:
     return {key: ref(f"{name}/properties/{key}") for key in keys}
+
+
+def _nested(name: str, action: ActionSpec, keys: Mapping[str, JsonSchema]) -> JsonSchema:
+    """Maps of parameters have those of the task, but where a class of the user's own has others."""
+    groups = dict.fromkeys(action.nested, ref(f"{name}.nested"))
+    one = {"description": keys["action"]["description"], "properties": groups}
+    several = {"description": keys["actions"]["description"], "items": {"properties": groups}}
+    return {"if": _OWN, "else": {"properties": {**groups, "action": one, "actions": several}}}
+
+
+def _has_another(key: str, known: Iterable[str]) -> JsonSchema:
+    """Whether a key is there, with none of the values that we know."""
+    return {"required": [key], "properties": {key: {"not": {"enum": sorted(known)}}}}
 
 
 def _one_or_more(key: str, one: JsonSchema, about: str) -> dict[str, JsonSchema]:

@@ -9,34 +9,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
-Part = Literal["file", "controller", "adapter", "component", "workflow", "job", "source"]
+Part = Literal["file", "controller", "adapter", "listener", "webui", "component", "workflow", "job", "source"]
 
 KEYS: Final[Mapping[Part, Mapping[str, str | None]]] = {
     "file": dict.fromkeys(
         (
-            *("listener", "listeners", "gateway", "gateways", "logger", "loggers"),
+            *("gateway", "gateways", "logger", "loggers"),
             *("system", "systems", "tracer", "tracers"),
         )
     ),
     "controller": {
-        "webui": None,
         "queue": None,
         "websocket": None,
         "runtime": "leave it out: the service is a process of its own",
         "threaded": "leave it out: nothing here waits in the way of something else",
     },
     "adapter": {"websocket": None},
+    "listener": {"runtime": None},
+    "webui": {"static_dir": None},
     "component": {
         "on_demand": "write `preload: false` to load it at the first request",
+        "rate_limit": "`max_concurrent_count` bounds how many calls are under way",
+        **dict.fromkeys(("manage", "scripts", "install", "build", "clean", "start", "runtime")),
         "idle_timeout": "write `keep_alive: 10m` to unload it after so long without a request",
     },
     "workflow": {"private": None},
     "job": {
-        "retry": None,
-        "on_error": None,
         "interrupt": None,
         "hook": "code does not stand in files: call a component",
-        "max_run_count": None,
     },
     "source": {
         "allow_patterns": "name the one file that is wanted with `filename`",

@@ -27,6 +27,7 @@ from model_compose.config.expression import Template
 from model_compose.config.later import KEYS, Part
 from model_compose.config.mistakes import Mistakes
 from model_compose.config.scalars import resolve
+from model_compose.config.schema import WebUi
 from model_compose.config.spec import Catalog, Field, fields_of
 from model_compose.config.template import OPERATOR_KEYS
 from model_compose.config.tree import Entry, Node, at_key, to_data
@@ -64,7 +65,8 @@ class Reader:
         if any(field.required and field.name not in right for field in fields_of(cls)):
             return WRONG
         if self._templates:
-            return right
+            tag = cls.__struct_config__
+            return {tag.tag_field: tag.tag, **right} if tag.tag_field else right
         try:
             return cls(**right)
         except ValueError as error:  # what a struct says of several fields together
@@ -223,7 +225,12 @@ class Reader:
             chosen = structs[0] if len(structs) == 1 else self._tagged(entries, structs, what)
             if chosen is WRONG:
                 return WRONG
+            if any(
+                f.name == "type" and self.comes_later(node, f.name, chosen, what) for f in fields_of(chosen)
+            ):
+                return WRONG  # its other keys are not known here
             part: Part | None = "source" if chosen.__struct_config__.tag_field == "provider" else None
+            part = "webui" if chosen is WebUi else part
             return self.struct(node, chosen, what, part)
         kind = next((option for option in map(bare, options) if option is Any or is_map(option)), None)
         if kind is None:

@@ -110,6 +110,8 @@ def _missing(way: list[str], name: str, known: Mapping[str, Known]) -> tuple[str
     match way:
         case []:
             source = name.removesuffix("[]")
+            if source.startswith("gateway:"):
+                return "gateways are known, and not supported yet", near
             if name != source and source in known:
                 return f"`{source}` has no pieces here", f"write `{source}`, without the `[]`"
             return f"there is no `{name}` here", _SOMEWHERE_ELSE.get(source, near)

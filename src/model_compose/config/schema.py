@@ -6,24 +6,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
 from model_compose.config.quantities import DURATION, MEMORY_LIMIT, PAUSE, SIZE, Percent
-from model_compose.config.spec import ActionSpec, Positive, doc
+from model_compose.config.spec import ActionSpec, Natural, Positive, doc
 from model_compose.errors import Note, Place
+
+if TYPE_CHECKING:
+    from model_compose.config.listeners import Listener
 
 Tree: TypeAlias = Any
 
-_LATER_JOBS = ("delay", "if", "switch", "router", "random-router", "filter", "for-each")
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 DEFAULT = "__default__"
+DIRECT = "__direct__"
 SYNTHESISED_WORKFLOW = "__workflow__"
 SYNTHESISED_JOB = "__job__"
 SYNTHESISED_ACTION = "__action__"
 SYNTHESISED_COMPONENT = "__component__"
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that callers of the service may have."""
+
+    key: Annotated[str, doc("the key itself; `${env.NAME}` keeps it out of the file", min_length=1)]
+    role: Annotated[
+        Literal["use", "admin"], doc("`use` runs workflows and sees its own runs; `admin` may do everything")
+    ] = "use"
+    name: Annotated[str | None, doc("who has it, for logs and `owner` of runs; default `key-<i>`")] = None
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """How connections are encrypted. Both are files in PEM format, relative to this file."""
+
+    certificate: Annotated[str, doc("the certificate, and those that lead from it to a known authority")]
+    key: Annotated[str, doc("its private key, without a password")]
+
+
+class WebUi(msgspec.Struct, frozen=True, kw_only=True):
+    """The pages for people, at `/ui/`."""
+
+    driver: Annotated[
+        Literal["gradio"], doc("what makes the pages", later={"static": None, "dynamic": None})
+    ] = "gradio"
+    host: Annotated[str | None, doc("with `port`: address to listen on; default: the service's own")] = None
+    port: Annotated[
+        Port | None,
+        doc("a port of its own beside the service's, where `/` leads to the pages; 0 is a free one"),
+    ] = None
 
 
 class Adapter(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +80,31 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
         bool, doc("allow `host` to be reachable from other machines, for anybody, without a key")
     ] = False
     max_body: Annotated[int, doc("most bytes of a request body", quantity=SIZE)] = 32 << 20
+    api_keys: Annotated[
+        tuple[str | ApiKey, ...] | str,
+        doc(
+            "keys, one of which every request must bring; a text is one of role `use`; none: nobody is asked"
+        ),
+    ] = ()
+    tls: Annotated[Tls | None, doc("encrypt connections: `https`")] = None
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The keys, each with a name."""
+        given = (self.api_keys,) if isinstance(self.api_keys, str) else self.api_keys
+        keys = (ApiKey(key=each) if isinstance(each, str) else each for each in given)
+        return tuple(
+            key if key.name else msgspec.structs.replace(key, name=f"key-{i}") for i, key in enumerate(keys)
+        )
 
 
 class Controller(Adapter, frozen=True, kw_only=True):
     """How the service is reached, and how much it takes on."""
 
     name: Annotated[str | None, doc("a name for the service, shown in its API page")] = None
+    webui: Annotated[
+        WebUi | bool, doc("pages to try the workflows, where the extra `ui` is installed; `false`: none")
+    ] = True
     max_concurrent_count: Annotated[int, doc("most runs at once; 0 is no limit", ge=0)] = 0
     max_queue: Annotated[int, doc("most runs that wait when `max_concurrent_count` are under way", ge=0)] = (
         256
@@ -69,6 +122,19 @@ class Controller(Adapter, frozen=True, kw_only=True):
         tuple[str, ...],
         doc("hosts whose URLs an input may name although their addresses are private; none by default"),
     ] = ()
+
+    @property
+    def ui(self) -> WebUi | None:
+        """How there are pages, None if there are none."""
+        if isinstance(self.webui, WebUi):
+            return self.webui
+        return WebUi() if self.webui else None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every address that the service listens on."""
+        apart = self.ui.host if self.ui is not None and self.ui.port is not None else None
+        return (self.host,) if apart is None else (self.host, apart)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +195,11 @@ class ComponentKeys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Component(msgspec.Struct, frozen=True):
-    """Something named in the file that can be called. `config` is the struct of its type."""
+    """Something named in the file that can be called. `config` is the struct of its type.
+
+    direct   what it does for those who know its request, whatever its actions make of their input
+    aliases  other names that those call it by
+    """
 
     id: str
     type: str
@@ -138,9 +208,13 @@ class Component(msgspec.Struct, frozen=True):
     default: bool = False
     max_concurrent_count: int = 0
     place: Place | None = None
+    direct: Action | None = None
+    aliases: tuple[str, ...] = ()
 
     def action(self, name: str) -> Action:
         """The action of that name, which is known to exist; `__default__` is the default one."""
+        if name == DIRECT and self.direct is not None:
+            return self.direct
         found = (
             default_of(self.actions)
             if name == DEFAULT
@@ -150,40 +224,198 @@ class Component(msgspec.Struct, frozen=True):
         return found
 
 
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a job that fails is tried again, and when."""
+
+    max_attempt_count: Annotated[Positive | None, doc("attempts in all; default 3")] = None
+    max_retry_count: Annotated[Natural | None, doc("attempts after the first, in place of the other")] = None
+    delay: Annotated[float, doc("pause before the second attempt", quantity=PAUSE)] = 1.0
+    backoff: Annotated[
+        Literal["fixed", "exponential"], doc("`exponential`: each pause is twice the one before")
+    ] = "fixed"
+    max_delay: Annotated[float, doc("longest pause", quantity=DURATION)] = 60.0
+
+    def __post_init__(self) -> None:
+        if self.max_attempt_count is not None and self.max_retry_count is not None:
+            raise ValueError("`max_attempt_count` and `max_retry_count` say the same; keep one")
+
+    @property
+    def attempts(self) -> int:
+        """Attempts in all."""
+        if self.max_retry_count is not None:
+            return self.max_retry_count + 1
+        return 3 if self.max_attempt_count is None else self.max_attempt_count
+
+    def pause(self, attempt: int) -> float:
+        """Seconds between an attempt, counted from 1, and the next one."""
+        doublings = min(attempt - 1, 64) if self.backoff == "exponential" else 0
+        return float(min(self.delay * 2.0**doublings, self.max_delay))
+
+
+class OnErrorKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """What happens in place of a failure of the workflow."""
+
+    output: Annotated[
+        Any,
+        doc("what the job gives then; over `${error.message}` and `${error.type}` too", template=True),
+    ] = UNSET
+    to: Annotated[str | None, doc("the job that runs then")] = None
+
+
+class OnError(msgspec.Struct, frozen=True):
+    """The same, read. Without `output` what depends on the job is skipped, if another one runs instead."""
+
+    output: Tree = UNSET
+    to: str | None = None
+
+
 class JobKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys of a job."""
+    """The keys that every job has, beside those of its type."""
 
     id: Annotated[str, doc("the job's name, for `${jobs.NAME.output}`")] = SYNTHESISED_JOB
     type: Annotated[
-        Literal["component", "action"],
-        doc("both call an action of a component", later=dict.fromkeys(_LATER_JOBS)),
+        Literal["component", "action", "delay", "if", "switch", "random-router", "filter", "for-each"],
+        doc(
+            "what it does; `component` and `action` both call an action of a component",
+            later={"router": "write `if`, `switch` or `random-router`"},
+        ),
     ] = "component"
-    component: Annotated[Any, doc("the id of a component, or a component itself", template=True)] = DEFAULT
-    action: Annotated[str, doc("the id of one of its actions")] = DEFAULT
-    input: Annotated[
-        Any, doc("what the action gets as `${input}`; default: the workflow's input", template=True)
-    ] = UNSET
-    output: Annotated[
-        Any, doc("what the job gives; `${output}` is the action's own output", template=True)
-    ] = UNSET
+    output: Annotated[Any, doc("what the job gives; `${output}` is what it has done", template=True)] = UNSET
     depends_on: Annotated[
-        tuple[str, ...] | str, doc("jobs that must be complete before; references to `jobs` need none of it")
+        tuple[str | tuple[str, ...], ...] | str,
+        doc(
+            "jobs that must be complete before; of a list among them, one; references to `jobs` need none "
+            "of it"
+        ),
     ] = ()
-    repeat_count: Annotated[
-        int, doc("run it so many times at once; the output is then a list", template=True, ge=1)
-    ] = 1
+    retry: Annotated[
+        Natural | Retry | None, doc("try again when it fails: so many times, or as told in a map")
+    ] = None
+    on_error: Annotated[
+        Literal["ignore", "continue"] | OnErrorKeys | None,
+        doc("go on when it fails; its output is then null (both words mean it), or as told in a map"),
+    ] = None
+    max_run_count: Annotated[int, doc("most runs of the job, where jobs are routed back to", ge=1)] = 25
 
 
-class Job(msgspec.Struct, frozen=True):
-    """One call in a workflow. `depends_on` holds what was written and what references imply."""
+class Call(msgspec.Struct, frozen=True):
+    """`component`: calls an action."""
 
-    id: str
     component: str
     action: str
     input: Tree = UNSET
+    repeat_count: Tree = 1
+
+
+class Delay(msgspec.Struct, frozen=True):
+    """`delay`: waits so many seconds, or until a time of day or a date; both may be expressions."""
+
+    duration: Tree = None
+    time: Tree = None
+    timezone: str | None = None
+
+
+class If(msgspec.Struct, frozen=True):
+    """`if`: `choice` gives the id of the job that runs, or null."""
+
+    choice: Tree
+    targets: tuple[str, ...]
+    otherwise: str | None = None
+
+
+class Switch(msgspec.Struct, frozen=True):
+    """`switch`: the first case with the value of the input says which job runs."""
+
+    input: Tree
+    cases: tuple[tuple[Tree, str], ...]
+    otherwise: str | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The jobs that it may start."""
+        return tuple(target for target in (*(then for _, then in self.cases), self.otherwise) if target)
+
+
+class RandomRouter(msgspec.Struct, frozen=True):
+    """`random-router`: chance says which job runs."""
+
+    targets: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """`filter`: gives its input, or, where `items` is a `ForEach`, the items that it admits."""
+
+    input: Tree = UNSET
+    items: Tree = None
+
+
+class ForEachJob(msgspec.Struct, frozen=True):
+    """`for-each`: calls an action for every item of its input."""
+
+    input: Tree
+    call: Call
+    output: Tree = UNSET
+    batch_size: int | None = None
+    max_concurrent_count: int = 32
+    streaming: bool = False
+
+
+Work: TypeAlias = Call | Delay | If | Switch | RandomRouter | Filter | ForEachJob
+"""What a job does, by its type."""
+
+
+class Alternatives(msgspec.Struct, frozen=True):
+    """Jobs of which an expression takes the first with an output: `${jobs.a.output | ${jobs.b.output}}`.
+
+    fallback  the expression has a value without them too
+    """
+
+    jobs: tuple[str, ...]
+    fallback: bool = False
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One step of a workflow.
+
+    depends_on    what was written and what references imply: all of them must be complete
+    any_of        of each group one must be
+    alternatives  of each group all must have ended, and one have an output unless there is a fallback
+    """
+
+    id: str
+    work: Work
     output: Tree = UNSET
     depends_on: tuple[str, ...] = ()
-    repeat_count: Tree = 1
+    any_of: tuple[tuple[str, ...], ...] = ()
+    alternatives: tuple[Alternatives, ...] = ()
+    retry: Retry | None = None
+    on_error: OnError | None = None
+    max_run_count: int = 25
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Every job that it may wait for."""
+        some = (name for group in self.any_of for name in group)
+        others = (name for group in self.alternatives for name in group.jobs)
+        return tuple(dict.fromkeys((*self.depends_on, *some, *others)))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The jobs that run only if this one, or another, says so."""
+        own = self.work.targets if isinstance(self.work, If | Switch | RandomRouter) else ()
+        rescue = self.on_error.to if self.on_error is not None else None
+        return tuple(dict.fromkeys((*own, *([rescue] if rescue else []))))
+
+    @property
+    def call(self) -> Call | None:
+        """What it calls, if it calls something."""
+        return self.work if isinstance(self.work, Call) else getattr(self.work, "call", None)
+
+    @property
+    def gives(self) -> bool:
+        """Whether it is there for what it gives, and not for what happens next."""
+        return self.output is not UNSET or isinstance(self.work, Call | Filter | ForEachJob)
 
 
 class WorkflowKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,6 +455,7 @@ class Project(msgspec.Struct, frozen=True):
     components: dict[str, Component]
     workflows: dict[str, Workflow]
     warnings: tuple[Note, ...] = ()
+    listeners: tuple[Listener, ...] = ()
 
     def default_workflow(self) -> Workflow | None:
         """The workflow that runs where none is named, if that is clear."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -143,6 +143,8 @@ class ActionSpec(msgspec.Struct, frozen=True):
     streams_in  fields that take a stream of values as it comes
     by       the key that says which of `variants` an action is, such as `method`
     variants     what each value of that key takes; a component without actions has one of each
+    fixed    fields that only the file says: where it does not, they are no fields of the input
+    check    notes what is wrong with the compiled values of an action together, its `output` among them
     """
 
     request: type[msgspec.Struct]
@@ -158,6 +160,8 @@ class ActionSpec(msgspec.Struct, frozen=True):
     streams_in: tuple[str, ...] = ()
     by: str | None = None
     variants: Mapping[str, ActionSpec] = {}
+    fixed: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any], Remarks], None] | None = None
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -228,7 +232,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     tasks         tasks that it does beside those whose own specs name it: for drivers from elsewhere
     estimate      `package.module:function` of a `LoadOptions` -> bytes by memory pool
     needs_model   whether a component must name weights
-    own           `package.module:Class` that hosts a class of the user's own, `implementation` in a file
+    own           `package.module:Class` that hosts a class of the user's own, `implementation` in a file;
+                  its requests have a map `params` beside the fields of the task
     merge         `package.module:function` of a `LoadOptions`, a folder and a `LoadProgress`: writes the
                   model with its adapters in its weights
     check         notes what is wrong with a component's configuration and its options together
@@ -250,10 +255,10 @@ class DriverSpec(msgspec.Struct, frozen=True):
     check: Callable[[Any, Any, Report], None] | None = None
 
 
-class Report(Protocol):
-    """A component's own part of the file, for what its type has to say about it.
+class Remarks(Protocol):
+    """A part of the file, for what there is to say about it.
 
-    `path` leads to a key of the component: `report.error("...", "model", "path")`.
+    `path` leads to a key in it: `remarks.error("...", "model", "path")`.
     """
 
     def error(self, message: str, *path: str | int, hint: str | None = None) -> None:
@@ -261,6 +266,10 @@ class Report(Protocol):
 
     def warn(self, message: str, *path: str | int) -> None:
         """Note something that works, but is hardly meant."""
+
+
+class Report(Remarks, Protocol):
+    """A component's own part of the file, for what its type has to say about it."""
 
     def wrong(self, key: str) -> bool:
         """Whether a key has a value that could not be read, which has been noted; it has its default."""
@@ -282,6 +291,11 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     needs           what must be installed for a component of this configuration
     calls           ids of the workflows that a component of this configuration calls, each with its key
     requests        what its actions take, as far as that does not depend on a configuration
+    direct          it can also be called with what its request takes, whatever its actions say
+    aliases         other names that it is called by then
+    commands        what a component of this configuration runs on this machine, each with its key
+    clean           `package.module:function` that `down` calls for a component, with its declaration, the
+                    folder of the file and the state folder, when the service has ended
     """
 
     name: str
@@ -293,6 +307,10 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     needs: Callable[[Any], Needs | None] | None = None
     calls: Callable[[Any], Mapping[str, str]] | None = None
     requests: tuple[type[msgspec.Struct], ...] = ()
+    direct: bool = False
+    aliases: Callable[[Any], tuple[str, ...]] | None = None
+    commands: Callable[[Any], Iterable[tuple[str, str]]] | None = None
+    clean: str | None = None
 
 
 class Catalog(Protocol):

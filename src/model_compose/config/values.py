@@ -17,7 +17,7 @@ import msgspec
 
 from model_compose.config.scalars import resolve
 from model_compose.errors import InvalidInput
-from model_compose.types import Blob, Result, for_json, plain
+from model_compose.types import Blob, Result, Unfinished, for_json, plain
 
 TEXT_TYPES = frozenset({"string", "text", "markdown"})
 MEDIA_TYPES = frozenset({"image", "audio", "video", "file"})
@@ -106,6 +106,8 @@ def convert(value: Any, wanted: Type, field: str, converters: Converters) -> Any
 
 
 def _convert_one(value: Any, wanted: Type, field: str, converters: Converters) -> Any:
+    if isinstance(value, Unfinished) and wanted.is_text:
+        return value
     conversion = _CONVERSIONS.get(wanted.name)
     if conversion is not None:
         return conversion(value, field)
@@ -216,7 +218,8 @@ def _list(value: Any, field: str) -> list[Any]:
     if isinstance(value, str | bytes):
         text = to_text(value, field).strip()
         if not text.startswith(("[", "{")):
-            return [part.strip() for part in text.split(",")] if text else []
+            parts = text.splitlines() if "\n" in text else text.split(",")
+            return [part.strip() for part in parts] if text else []
         value = _parsed(text, "a list", field)
     if not isinstance(value, list):
         raise _wrong(value, "a list", field)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import graphlib
-from collections.abc import Mapping
-
 from msgspec import UNSET
 
 from model_compose.config.components import Components
+from model_compose.config.job_keys import OF_SOME_TYPE
 from model_compose.config.jobs import Jobs
 from model_compose.config.later import KEYS, Part
 from model_compose.config.mistakes import Mistakes
 from model_compose.config.read import WRONG, Reader
 from model_compose.config.references import check_references, compiled
-from model_compose.config.schema import SYNTHESISED_WORKFLOW, Job, JobKeys, Tree, Workflow, WorkflowKeys
+from model_compose.config.schema import SYNTHESISED_WORKFLOW, JobKeys, Tree, Workflow, WorkflowKeys
 from model_compose.config.shape import Ids, id_of, listed, names_of, one_default, part
 from model_compose.config.spec import Catalog
 from model_compose.config.tree import Entry, Node
-from model_compose.errors import Note
 
 _OWN = names_of(WorkflowKeys)
-_JOB = names_of(JobKeys)
+_JOB = names_of(JobKeys) | OF_SOME_TYPE
 _JOBS = frozenset(("job", "jobs"))
 
 
@@ -60,7 +57,6 @@ def _read(
     if "output" in entries and not lifted:
         output = compiled(entries["output"].node, mistakes)
         check_references(entries["output"].node, output, reading.sources, mistakes)
-    _check_cycles(jobs, reading.nodes, mistakes)
     if keys is WRONG or not nodes or len(jobs) < len(nodes):
         return None
     return Workflow(name, tuple(jobs.values()), keys.title, keys.name, keys.description, output, keys.default)
@@ -73,25 +69,3 @@ def _strange_key(entry: Entry, where: str, reader: Reader, mistakes: Mistakes) -
     else:
         kind: Part = "job" if entry.key in KEYS["job"] else "workflow"
         reader.strange_key(entry, _OWN | _JOB | _JOBS, where, kind)
-
-
-def _check_cycles(jobs: Mapping[str, Job], nodes: Mapping[str, Node], mistakes: Mistakes) -> None:
-    """Note every job that waits for itself, and every ring of jobs that wait for each other."""
-    waits_for: dict[str, list[str]] = {}
-    for name, job in jobs.items():
-        waits_for[name] = [other for other in job.depends_on if other in jobs and other != name]
-        if name in job.depends_on:
-            mistakes.add(f"job `{name}` waits for itself", nodes[name])
-    while True:
-        try:
-            graphlib.TopologicalSorter(waits_for).prepare()
-            return
-        except graphlib.CycleError as error:
-            # graphlib names each before the one that needs it; people read it the other way round.
-            ring: list[str] = error.args[1][:0:-1]
-            first = next(name for name in jobs if name in ring)
-            ring = [*ring[ring.index(first) :], *ring[: ring.index(first)]]
-            path = " -> ".join(f"`{name}`" for name in (*ring, first))
-            notes = [Note(f"`{name}`", nodes[name].place) for name in ring[1:]]
-            mistakes.add(f"jobs wait for each other: {path}", nodes[first], notes=notes)
-            waits_for |= {name: list[str]() for name in ring}

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from model_compose.drivers.contract import BatchModel, EngineModel, LoadOptions, Outcome
+from model_compose.drivers.params import with_params
 from model_compose.errors import (
     Cancelled,
     EngineError,
@@ -203,6 +204,8 @@ class ModelHost:
                     hint="install the same version of model-compose in both environments",
                 )
             request: Any = named(message.request)
+            if message.options.implementation is not None:
+                request = with_params(request)
             self._decoder = msgspec.msgpack.Decoder(request)
             self._decoder_of_lists = msgspec.msgpack.Decoder(list[request])
             model = named(message.implementation)()

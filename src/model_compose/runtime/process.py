@@ -38,6 +38,11 @@ class Reaper:
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
 
+    @property
+    def scratch(self) -> Path:
+        """The folder that goes with this process."""
+        return self._scratch
+
     async def start(self) -> None:
         """Start it, unless it runs."""
         async with self._starting:

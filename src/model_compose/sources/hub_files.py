@@ -81,8 +81,12 @@ def _one(names: Collection[str], filename: str, repository: str) -> Selection:
         files |= {
             name
             for name in names
-            if name.endswith(_CONFIGURATION) and name.rpartition("/")[0] in ("", folder)
+            if name.endswith(_CONFIGURATION)
+            and (name.rpartition("/")[0] in ("", folder) or _is_of_module(name))
         }
+    if kind in ("safetensors", "pytorch"):  # graphs of ONNX have in them what follows the pooling
+        layers = {name for name in names if _is_of_module(name) and format_of_name(name) == "safetensors"}
+        files |= {*layers, *_of_modules(names, {name.rpartition("/")[0] for name in (filename, *layers)})}
     files |= {name for name in names if name == f"{filename}_data"}  # ONNX keeps weights beyond 2 GB there
     return Selection(tuple(sorted(files)), min([filename, *_parts(filename)]), kind)
 
@@ -92,10 +96,14 @@ def _of_modules(names: Iterable[str], had: Collection[str]) -> list[str]:
     return [
         name
         for name in names
-        if format_of_name(name) == "pytorch"
-        and name.partition("_")[0].isdecimal()
-        and name.rpartition("/")[0] not in had
+        if format_of_name(name) == "pytorch" and _is_of_module(name) and name.rpartition("/")[0] not in had
     ]
+
+
+def _is_of_module(name: str) -> bool:
+    """Whether a file is one of a module of sentence-transformers, such as `1_Pooling/config.json`."""
+    folder, _, file = name.partition("/")
+    return "/" not in file and folder.partition("_")[0].isdecimal() and "_" in folder
 
 
 def _is_skipped(name: str) -> bool:

@@ -7,7 +7,6 @@ only decoders of common formats are tried.
 from __future__ import annotations
 
 import io
-import zlib
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model_compose.errors import InvalidInput
 from model_compose.tasks.pictures import ImageOutput
+from model_compose.tasks.png import png
 from model_compose.types import Blob
 
 #: float32, height by width by channels, from 0 to 1.
@@ -27,10 +27,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 #: A picture of 64 million pixels takes 192 MB as RGB, and four times that as numbers.
 MOST_PIXELS: Final = 64_000_000
-#: The library's own choice takes four times as long, and longer than many a network; photographs are hardly
-#: larger this way.
-_FAST_PNG: Final = {"compress_level": 1, "compress_type": zlib.Z_RLE}
-_EXTENSIONS: Final = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+_EXTENSIONS: Final = {"jpeg": "jpg", "webp": "webp"}
 #: Grey of 16 bits, in its spellings of byte order; the first is what a pixel is divided by.
 _DEEP: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _DEEPEST: Final = 65535.0
@@ -109,14 +106,18 @@ def from_pixels(pixels: Pixels, *, deep: bool = False) -> Image.Image:
     return Image.fromarray(small[..., 0] if small.shape[-1] == 1 else small)
 
 
-def encode(image: Image.Image, wanted: ImageOutput, name: str = "image") -> Blob:
-    """A picture as a file; JPEG has no transparency, so it stands on white there."""
+def encode(image: Image.Image, wanted: ImageOutput, name: str = "image", *, threads: int = 1) -> Blob:
+    """A picture as a file; JPEG has no transparency, so it stands on white there.
+
+    threads  how many may work on it
+    """
     kind = wanted.output_format
+    if kind == "png":
+        return Blob("image/png", png(image, threads), f"{name}.png")
     if kind == "jpeg" and image.mode not in ("L", "RGB"):
         image = rgb(image)
     elif kind == "webp" and image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGBA") if image.mode == "LA" else rgb(image)
-    options = _FAST_PNG if kind == "png" else {"quality": wanted.output_quality}
     out = io.BytesIO()
-    image.save(out, kind, **options)
+    image.save(out, kind, quality=wanted.output_quality)
     return Blob(f"image/{kind}", out.getvalue(), f"{name}.{_EXTENSIONS[kind]}")

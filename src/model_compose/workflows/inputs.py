@@ -15,12 +15,13 @@ import msgspec
 from msgspec import UNSET
 
 from model_compose.config.expression import Reference, references
-from model_compose.config.schema import Action, Job, Project, Tree, Workflow
+from model_compose.config.schema import Action, Call, Filter, Project, Tree, Workflow
 from model_compose.config.spec import ActionSpec, Field, fields_of
 from model_compose.config.template import List, Map
 from model_compose.config.values import Type
 from model_compose.config.variables import variables
 from model_compose.errors import InvalidInput, did_you_mean
+from model_compose.workflows.graph import trees_of
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -38,6 +39,8 @@ class InputVariable(msgspec.Struct, frozen=True):
     accepts      the type of the request's field that it fills, if that is known
     default      UNSET if there is none
     instead_of   names of which this is one: one of them is enough
+    alias_of     the field of the request that it fills under another name
+    media        what the field's bytes are, where the file does not say it
     """
 
     name: str
@@ -48,6 +51,8 @@ class InputVariable(msgspec.Struct, frozen=True):
     description: str = ""
     annotations: tuple[tuple[str, str], ...] = ()
     instead_of: tuple[str, ...] = ()
+    alias_of: str | None = None
+    media: str | None = None
 
     @property
     def key(self) -> str:
@@ -124,9 +129,15 @@ def inputs_of(workflow: Workflow, project: Project) -> WorkflowInputs:
     mains = set()
     refused: dict[str, tuple[Any, str]] = {}
     for job in workflow.jobs:
-        action = project.components[job.component].action(job.action)
+        call = job.call
+        if call is None or not isinstance(job.work, Call):
+            for tree in trees_of(job):
+                found.tree(tree)
+            found.whole = found.whole or (isinstance(job.work, Filter) and job.work.input is UNSET)
+            continue
+        action = project.components[call.component].action(call.action)
         slots = _action_slots(action)
-        if job.input is UNSET or _is_whole_input(job.input):
+        if call.input is UNSET or _is_whole_input(call.input):
             for name in sorted(action.values, key=lambda name: name != action.spec.main):
                 found.tree(action.values[name], slots.get(name, Slot()), action.spec)
             found.tree(action.output)
@@ -135,9 +146,10 @@ def inputs_of(workflow: Workflow, project: Project) -> WorkflowInputs:
             if action.synthesised:
                 refused |= _refused(action.spec)
         else:
-            found.job_input(job, _variable_slots(action, slots))
+            found.job_input(call, _variable_slots(action, slots))
         found.tree(job.output)
-        found.tree(job.repeat_count)
+        found.tree(call.repeat_count)
+        found.tree(job.on_error.output if job.on_error is not None else None)
     found.tree(workflow.output)
     main = mains.pop() if len(mains) == 1 and len(workflow.jobs) == 1 else None
     every = tuple(found.variables.values())
@@ -172,11 +184,11 @@ class _Found:
             for reference in references(tree):
                 self.reference(reference, Slot())
 
-    def job_input(self, job: Job, slots: Mapping[str, Slot]) -> None:
-        if not isinstance(job.input, Map):
-            self.tree(job.input)
+    def job_input(self, call: Call, slots: Mapping[str, Slot]) -> None:
+        if not isinstance(call.input, Map):
+            self.tree(call.input)
             return
-        for key, node in job.input.rendered:
+        for key, node in call.input.rendered:
             self.tree(node, slots.get(key, Slot()))
 
     def reference(self, reference: Reference, slot: Slot) -> None:
@@ -200,6 +212,8 @@ class _Found:
                         _description(variable.annotations, slot),
                         variable.annotations,
                         tuple(names) if required and len(names) > 1 else (),
+                        _alias_of(variable.name, names, slot),
+                        slot.field.media if slot.field is not None else None,
                     )
                 )
             for other in references(each.default):
@@ -218,6 +232,8 @@ class _Found:
                 before.description or variable.description,
                 before.annotations or variable.annotations,
                 before.instead_of or variable.instead_of,
+                before.alias_of and variable.alias_of,
+                before.media or variable.media,
             )
         self.variables[variable.name] = variable
 
@@ -264,6 +280,12 @@ def _default(written: Any, slot: Slot) -> Any:
 def _description(annotations: tuple[tuple[str, str], ...], slot: Slot) -> str:
     said = dict(annotations).get("description", "")
     return said or (slot.field.description if slot.field is not None else "")
+
+
+def _alias_of(name: str, names: list[str], slot: Slot) -> str | None:
+    """The field that a name stands for, where its proper name is taken too."""
+    field = slot.field
+    return field.name if field is not None and name in field.aliases and field.name in names else None
 
 
 def _missing(value: Any, name: str) -> bool:

@@ -7,6 +7,7 @@ A text prompt is answered with itself. These words in it do something else first
     steps:N      report N steps, one after the other
     wait:NAME    wait until the file NAME exists (or the request is cancelled)
     touch:NAME   create the file NAME when the request begins
+    call:NAME    call a tool, with `{"a": 1}`, in two pieces where it streams; text comes before it
     fail         raise an error that the engine did not expect
     crash        end the process at once, without a word
     die:NAME     end the process, unless the file NAME exists; create it first
@@ -83,6 +84,7 @@ class EchoGenerator:
     async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
         prompt = request.prompt if hasattr(request, "prompt") else request.messages[-1].content
         text = prompt
+        calls: list[dict[str, Any]] = []
         for word in prompt.split():
             command, _, value = word.partition(":")
             if command == "crash":
@@ -92,6 +94,8 @@ class EchoGenerator:
             elif command == "die" and not Path(value).exists():
                 Path(value).touch()
                 os._exit(9)
+            elif command == "call":
+                calls.append(_call(len(calls), value, '{"a": 1}'))
             elif command == "steps":
                 for i in range(int(value)):
                     sink.progress(i + 1, int(value))
@@ -108,14 +112,23 @@ class EchoGenerator:
                     await asyncio.to_thread(_emit, sink, int(value))
         if sink.streaming and "chunks:" not in prompt:
             sink.emit(TextDelta(text))
+        for i, call in enumerate(calls if sink.streaming else ()):
+            sink.emit(TextDelta("", tool_calls=[{"index": i, **_call(i, call["function"]["name"], "")}]))
+            arguments = {"arguments": call["function"]["arguments"]}
+            sink.emit(TextDelta("", tool_calls=[{"index": i, "function": arguments}]))
         usage = Usage(len(prompt.split()), len(text.split()))
-        return Outcome(Completion(text, "stop", usage), usage, "stop")
+        return Outcome(Completion(text, "stop", usage, tool_calls=calls or None), usage, "stop")
 
     async def close(self) -> None:
         pass
 
     def metrics(self) -> dict[str, float]:
         return {}
+
+
+def _call(index: int, name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": f"call_{index}", "type": "function", "function": function}
 
 
 def _emit(sink: Sink, count: int) -> None:

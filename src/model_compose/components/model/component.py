@@ -13,8 +13,8 @@ from msgspec import UNSET
 from model_compose.components.contract import CallContext
 from model_compose.components.media import Media
 from model_compose.components.requests import request_of
-from model_compose.components.streams import Stream, rendered
-from model_compose.config.annotations import is_list
+from model_compose.components.streams import InOrder, Stream, rendered
+from model_compose.config.annotations import bare, is_list, members
 from model_compose.config.expression import Reference, Renderable, Scope
 from model_compose.config.schema import Action
 from model_compose.config.spec import TaskSpec, fields_of
@@ -78,10 +78,17 @@ class ModelComponent:
         self._pool.release(self._name, stay=True)
 
     async def call(self, action: Action, scope: Scope, context: CallContext, *, streaming: bool) -> Any:
-        """One request, or one for each item of a list; -> the action's output."""
-        requests, many = await self._requests(action, scope)
+        """One request, or one for each item of a list or stream; -> the action's output."""
+        values = await self._values(action, scope)
         deadline = None if action.timeout is None else asyncio.get_running_loop().time() + action.timeout
         result: Any
+        items = values.get(self._main.name)
+        if isinstance(items, Stream) and items.items and self._main.many:
+            return await rendered(action.output, self._each(items, values, action, context, deadline), scope)
+        if isinstance(items, Stream):
+            async with _until(deadline):
+                values[self._main.name] = plain(await items.collect())
+        requests, many = self._requests(values, action)
         if (streaming or action.streaming) and not many and self._streams(requests[0]):
             result = await self._stream(requests[0], context, deadline)
         elif many:
@@ -99,8 +106,8 @@ class ModelComponent:
 
     # Requests
 
-    async def _requests(self, action: Action, scope: Scope) -> tuple[list[Any], bool]:
-        """The requests that an action makes of its input, and whether the answer is a list."""
+    async def _values(self, action: Action, scope: Scope) -> dict[str, Any]:
+        """The values of an action, files fetched."""
         plan = self._plans.get(action.id)
         if plan is None:
             plan = self._plans[action.id] = _Plan(action)
@@ -109,21 +116,28 @@ class ModelComponent:
             if name in values:
                 # What a client names by URL is fetched here, where nothing else waits for it.
                 values[name] = await self._media.files(values[name], kind, name)
+        return values
+
+    def _requests(self, values: dict[str, Any], action: Action) -> tuple[list[Any], bool]:
+        """The requests that values make, and whether the answer is a list."""
         items = values.get(self._main.name)
         if self._main.many and isinstance(items, list) and self._is_many(items):
-            return [self._request({**values, self._main.name: item}) for item in items], True
-        return [self._request(values)], False
+            return [self._request({**values, self._main.name: item}, action) for item in items], True
+        return [self._request(values, action)], False
 
     def _is_many(self, items: list[Any]) -> bool:
-        """Whether a list is a list of values: one conversation is itself a list, of messages."""
+        """Whether a list is a list of values: a conversation is itself a list, of messages, as tokens are."""
         if not items:
             raise InvalidInput(f"`{self._main.name}` is an empty list", field=self._main.name)
-        return not is_list(self._main.type) or isinstance(items[0], list)
+        kinds = members(self._main.type)
+        if not any(is_list(kind) for kind in kinds) or isinstance(items[0], list):
+            return True
+        return isinstance(items[0], str) and any(bare(kind) is str for kind in kinds)
 
-    def _request(self, values: dict[str, Any]) -> Any:
+    def _request(self, values: dict[str, Any], action: Action) -> Any:
         if self._task.normalise is not None:
             values = self._task.normalise(values)
-        return request_of(values, self._task.request)
+        return request_of(values, action.spec.request)
 
     # Calls
 
@@ -182,6 +196,29 @@ class ModelComponent:
             raise failed.exceptions[0] from None
         return results
 
+    def _each(
+        self,
+        items: Stream,
+        values: dict[str, Any],
+        action: Action,
+        context: CallContext,
+        deadline: float | None,
+    ) -> Stream:
+        """Results for the items of a stream, in their order and while they come."""
+
+        async def one(item: Any) -> Any:
+            async with _until(deadline):
+                request = self._request({**values, self._main.name: plain(item)}, action)
+                return (await self._one(request, context)).result
+
+        results = InOrder(_flat(items), one, max(WINDOW, self._pool.slots(self._name)))
+
+        async def close() -> None:
+            await results.aclose()
+            await items.aclose()
+
+        return Stream(results, close=close, items=True)
+
     def _per_call(self, slots: int) -> int:
         """How many requests of a list go together: so many that the next ones are on their way."""
         return max(LISTED, slots) // _CALLS if self._pool.takes_lists(self._name) else 1
@@ -212,6 +249,12 @@ class ModelComponent:
             self._pool.cancel(call)
 
         return Stream(pieces(), close=close, whole=whole)
+
+
+async def _flat(stream: Stream) -> AsyncIterator[Any]:
+    async for pieces in stream.reader():
+        for piece in pieces:
+            yield piece
 
 
 class _Plan:

@@ -25,6 +25,7 @@ from model_compose.config.spec import (
 from model_compose.config.template import Map, compile_tree
 from model_compose.config.values import Type
 from model_compose.drivers.contract import Quantization
+from model_compose.drivers.params import PARAMS, with_params
 from model_compose.errors import ModelComposeError, did_you_mean
 from model_compose.sources.spec import (
     HubSource,
@@ -119,6 +120,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         doc("with driver `custom`: a class of your own, as `./file.py:Class` or `package.module:Class`"),
     ] = None
     peft_adapters: Annotated[tuple[PeftAdapter, ...], doc("LoRA adapters")] = ()
+    aliases: Annotated[
+        tuple[str, ...],
+        doc("other names for clients of OpenAI's API, such as `gpt-4o-mini`; each stands for one model"),
+    ] = ()
     options: Annotated[dict[str, Any], doc("settings of the driver itself")] = {}
     runtime: Annotated[
         Literal["native", "process", "embedded"] | Runtime,
@@ -202,24 +207,32 @@ def _action(config: ModelConfig, catalog: Catalog, report: Report) -> ActionSpec
         return None
     driver = _driver(config, task, catalog, report)
     how = task_driver(task, driver, config) if driver else None
+    own = config.implementation is not None
     _check_device(config, driver, report)
     _check_sources(config, driver, report)
     if driver is not None:
         _check_refused(config, driver, report)
-        own = config.implementation is not None and driver.own is not None
         # A class of the user's own checks its options itself: it is imported in the worker only.
-        options = None if own or _is_foreign(config, how) else report.read(driver.options, "options")
+        options = (
+            None
+            if (own and driver.own) or _is_foreign(config, how)
+            else report.read(driver.options, "options")
+        )
         if driver.check is not None and options is not None:
             driver.check(config, options, report)
         _check_family(config, task, how, catalog, report)
     blend = _blend(config, task, report)
     return ActionSpec(
-        request=task.request,
+        # What such a class takes besides stands in `params`, and nothing else does.
+        request=with_params(task.request) if own else task.request,
         main=task.main,
-        nested=("params",),
+        nested=() if own else (PARAMS,),
         refuses=how.refuses if how else {},
         result=task.result,
         chunk=task.chunk,
+        streams_in=tuple(
+            f.name for f in fields_of(task.request) if f.name == task.main and f.many and not f.media
+        ),
         needs=task.needs if blend is None else _needs_weights(blend, task),
         given={} if blend is None else {"adapters": blend},
     )
@@ -421,4 +434,6 @@ SPEC = ComponentSpec(
     action=_action,
     complete=_complete,
     implementation="model_compose.components.model.component:ModelComponent",
+    direct=True,
+    aliases=lambda config: config.aliases,
 )

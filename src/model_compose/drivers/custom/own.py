@@ -3,14 +3,16 @@
 The class has as much of this as it needs; what it leaves out does nothing:
 
     class MyModel:
-        class Options(msgspec.Struct): ...        # what `options:` of the component may say
+        class Options(msgspec.Struct): ...         # what `options:` of the component may say
+        class Params(msgspec.Struct): ...          # what `params` of a request may say
 
         def load(self, options: LoadOptions): ...  # `options.options` is an `Options`
         def prepare(self, request): ...            # on a CPU thread: tokenize, decode; or an Item, or several
         def forward(self, batch: list): ...        # what `prepare` gave, of several callers; as many results
         def finish(self, request, raw): ...        # on a CPU thread: the task's result, as a map
 
-or else a plain `__call__(self, request)` that gives the result. Only its worker imports it.
+or else a plain `__call__(self, request)` that gives the result. `request.params` is a `Params`.
+Only its worker imports the class.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, ModelInfo, Outcome, Step
+from model_compose.drivers.params import PARAMS, params_of
 from model_compose.errors import EngineError, ModelLoadError
 
 #: Rows of one forward pass, where the file sets no `batch_size`.
@@ -46,6 +49,7 @@ class OwnModel:
                 hint="`forward(self, batch)` computes rows of several callers, `__call__(self, request)` one",
             )
         own = _options(cls, options)
+        self._params = _inner(cls, "Params", options)
         self._model = cls()
         self._rows = options.batch_size or _ROWS
         self._several = hasattr(self._model, "forward")
@@ -60,7 +64,9 @@ class OwnModel:
         return self._rows, _NO_LIMIT
 
     def prepare(self, request: Any) -> list[Item]:
-        """What the class makes of a request: anything, one `Item` or a list of them."""
+        """What the class makes of a request: anything, one `Item` or a list of them. Raises InvalidInput."""
+        # In place: `finish` gets the same request, and what a default makes up it makes up once.
+        msgspec.structs.force_setattr(request, PARAMS, params_of(request, self._params))
         made = self._model.prepare(request) if hasattr(self._model, "prepare") else request
         items = made if isinstance(made, list) and made and isinstance(made[0], Item) else [made]
         return [item if isinstance(item, Item) else Item(1, None, item) for item in items]
@@ -136,7 +142,7 @@ def _module_of_file(path: Path) -> Any:
 
 def _options(cls: Any, options: LoadOptions) -> Any:
     """`options:` of the component as the class wants them."""
-    wanted = getattr(cls, "Options", None)
+    wanted = _inner(cls, "Options", options)
     if wanted is None:
         if options.options:
             raise ModelLoadError(
@@ -153,3 +159,14 @@ def _options(cls: Any, options: LoadOptions) -> Any:
         return msgspec.convert(options.options, wanted)
     except msgspec.ValidationError as error:
         raise ModelLoadError(f"`options`: {error}") from error
+
+
+def _inner(cls: Any, name: str, options: LoadOptions) -> type[msgspec.Struct] | None:
+    """An inner class that declares what the user's class takes, if it has one. Raises ModelLoadError."""
+    found = getattr(cls, name, None)
+    if found is None or (isinstance(found, type) and issubclass(found, msgspec.Struct)):
+        return found
+    raise ModelLoadError(
+        f"`{name}` of `{options.implementation}` is no `msgspec.Struct`",
+        hint=f"write `class {name}(msgspec.Struct):`, with a typed field for each thing that it takes",
+    )

@@ -99,9 +99,19 @@ class Texts:
         rows, tokens = _CPU_BUDGET if self.session.on_cpu else _GPU_BUDGET
         return self._options.batch_size or rows, driver_options(self._options).max_batch_tokens or tokens
 
-    def tokens(self, text: str, limit: int | None, *, truncate: bool) -> Tokens:
-        """The tokens of a text, at most `limit` of them. Raises RequestTooLong if it may not be cut."""
-        return self._tokenizer.encode(text, min(limit or self.limit, self.limit), truncate=truncate)
+    def tokens(self, text: str, limit: int | None, *, truncate: bool, pair: str | None = None) -> Tokens:
+        """The tokens of a text, or of two, at most `limit` of them. Raises RequestTooLong if they are more.
+
+        With `truncate` what is too long is cut, of two texts the longer one.
+        """
+        limit = min(limit or self.limit, self.limit)
+        return self._tokenizer.encode(text, limit, truncate=truncate, pair=pair)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many different tokens there are."""
+        told = self.config.get("vocab_size")
+        return told if isinstance(told, int) else self._tokenizer.vocabulary
 
     def beginning(self, text: str) -> int:
         """How many tokens a text has where another one follows."""

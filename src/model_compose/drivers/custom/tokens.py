@@ -26,6 +26,7 @@ class Tokenizer:
 
     limit  most tokens of a text that it was made for; None: it does not say
     pad    what fills rows up
+    vocabulary  how many different tokens there are
     """
 
     def __init__(self, backend: Any, settings: dict[str, Any]) -> None:
@@ -33,6 +34,7 @@ class Tokenizer:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
+        self.vocabulary = int(backend.get_vocab_size())
         self._side = settings.get("truncation_side", "right")
         own = settings.get("model_max_length")
         self.limit: int | None = int(own) if own is not None and own < _NO_LIMIT else None
@@ -65,9 +67,9 @@ class Tokenizer:
         settings = read_json(find("special_tokens_map.json")) | read_json(find("tokenizer_config.json"))
         return cls(backend, settings)
 
-    def encode(self, text: str, limit: int, *, truncate: bool) -> Tokens:
-        """At most `limit` tokens of a text. Raises RequestTooLong if it may not be cut."""
-        found = self._backend.encode(text)
+    def encode(self, text: str, limit: int, *, truncate: bool, pair: str | None = None) -> Tokens:
+        """At most `limit` tokens of a text, or of two. Raises RequestTooLong if nothing may be cut."""
+        found = self._backend.encode(text, pair)
         if len(found.ids) <= limit:
             return _tokens(found, truncated=False)
         if not truncate:
@@ -81,7 +83,7 @@ class Tokenizer:
         # The tokens around a text stay, which only the library knows.
         self._backend.enable_truncation(limit, direction=self._side)
         try:
-            return _tokens(self._backend.encode(text), truncated=True)
+            return _tokens(self._backend.encode(text, pair), truncated=True)
         finally:
             self._backend.no_truncation()
 

@@ -97,10 +97,13 @@ class Encoder:
         rows, tokens = _CPU_BUDGET if self.device.type == "cpu" else _GPU_BUDGET
         return self._options.batch_size or rows, driver_options(self._options).max_batch_tokens or tokens
 
-    def tokens(self, text: str, limit: int | None, *, truncate: bool) -> Tokens:
-        """The tokens of a text, at most `limit` of them. Raises RequestTooLong if it may not be cut."""
+    def tokens(self, text: str, limit: int | None, *, truncate: bool, pair: str | None = None) -> Tokens:
+        """The tokens of a text, or of two, at most `limit` of them. Raises RequestTooLong if they are more.
+
+        With `truncate` what is too long is cut, of two texts the longer one.
+        """
         limit = min(limit or self.limit, self.limit)
-        ids, types = self._tokenize(text)
+        ids, types = self._tokenize(text, pair)
         if len(ids) <= limit:
             return Tokens(ids, types, False)
         if not truncate:
@@ -111,22 +114,27 @@ class Encoder:
                 field="text",
                 hint="shorten it, or set `truncate: true`",
             )
-        return Tokens(*self._cut(text, limit), True)
+        return Tokens(*self._cut(text, pair, limit), True)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many different tokens there are."""
+        return int(self.loaded.config.get_text_config().vocab_size)
 
     def beginning(self, text: str) -> int:
         """How many tokens a text has where another one follows: without the one that ends it."""
         ids, _ = self._tokenize(text)
         return len(ids) - (bool(ids) and ids[-1] in self._tokenizer.all_special_ids)
 
-    def _tokenize(self, text: str) -> tuple[list[int], list[int] | None]:
+    def _tokenize(self, text: str, pair: str | None = None) -> tuple[list[int], list[int] | None]:
         if self._fast is None:
-            return self._parts(self._tokenizer(text))
+            return self._parts(self._tokenizer(text, pair))
         # The library's own wrapper takes several times as long for the same tokens.
-        found = self._fast.encode(text)
+        found = self._fast.encode(text, pair)
         return found.ids, self._types(found.type_ids)
 
-    def _cut(self, text: str, limit: int) -> tuple[list[int], list[int] | None]:
-        found = self._parts(self._tokenizer(text, truncation=True, max_length=limit))
+    def _cut(self, text: str, pair: str | None, limit: int) -> tuple[list[int], list[int] | None]:
+        found = self._parts(self._tokenizer(text, pair, truncation=True, max_length=limit))
         self._without_limits()  # the wrapper has told the tokenizer to cut, from now on
         return found
 

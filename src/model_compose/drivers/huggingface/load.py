@@ -100,7 +100,7 @@ def read_config(options: LoadOptions) -> Any:
             f"`{options.source.origin}` has no configuration that transformers knows: {_first_line(error)}",
             hint="the folder of a model holds a `config.json` beside its weights",
         ) from error
-    if files.name is not None and files.gguf is None:
+    if files.name is not None and format_of_name(files.name) == "safetensors":
         config.transformers_weights = files.name
     return config
 
@@ -130,6 +130,9 @@ def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any =
     }
     if files.gguf is not None:
         given["gguf_file"] = files.gguf
+    elif files.name is not None and format_of_name(files.name) == "pytorch":
+        _require_standard(files.name, options.source.origin)
+        given["use_safetensors"] = False  # where both are there, it takes those otherwise
     if own.attention != "auto":
         given["attn_implementation"] = own.attention
     if options.quantization is not None:
@@ -206,6 +209,15 @@ def load_image_processor(options: LoadOptions, config: Any) -> Any:
             f"`{options.source.origin}` does not tell how images are scaled for it: {_first_line(error)}",
             hint="the folder of a model that sees holds a `preprocessor_config.json` beside its weights",
         ) from error
+
+
+def _require_standard(name: str, origin: str) -> None:
+    """Raise ModelLoadError where a file of PyTorch weights has no name that transformers looks for."""
+    if not name.startswith("pytorch_model"):
+        raise ModelLoadError(
+            f"transformers does not load `{name}` of `{origin}`",
+            hint="call it `pytorch_model.bin`, or save it as a safetensors file, which may have any name",
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -54,6 +54,7 @@ class LlamaCpp:
         self.info = ModelInfo(slots=1)
         self.adapters: dict[str, float] = {}
         self.architecture = ""
+        self.vocabulary = 0
         self._server: Any = None
         self._threads: ThreadPoolExecutor | None = None
         self._folder: str | None = None
@@ -86,7 +87,7 @@ class LlamaCpp:
             )
         path = model_file(Path(load.source.path))
         model = gguf.read(path)
-        self.architecture = model.architecture
+        self.architecture, self.vocabulary = model.architecture, model.vocabulary
         if model.embeds and not embedding:
             raise ModelLoadError(f"`{path.name}` is an embedding model", hint="use `task: text-embedding`")
         plan = layout(model, load.batch_size, options)

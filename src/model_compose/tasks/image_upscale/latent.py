@@ -25,7 +25,7 @@ from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, Mode
 from model_compose.drivers.huggingface.load import choose_device
 from model_compose.drivers.huggingface.memory import taken
 from model_compose.errors import Cancelled, DriverMissing, EngineError, InvalidInput, ModelLoadError
-from model_compose.tasks.image_upscale.canvas import Canvas, Original, wanted_size
+from model_compose.tasks.image_upscale.canvas import Canvas, Original, in_16_bits, wanted_size
 from model_compose.tasks.image_upscale.passing import number_format, own_options, passing
 from model_compose.tasks.image_upscale.spec import ImageUpscale
 from model_compose.tasks.images import Pixels, decode, encode
@@ -158,7 +158,7 @@ class LatentUpscaler:
             for job, picture in zip(jobs, found, strict=True):
                 grey = job.canvas.original.pixels.shape[2] == 1
                 whole = picture.mean(0, keepdim=True) if grey else picture
-                job.canvas.add(0, 0, 0, (whole * 65535).round_().to(torch.int32).cpu().numpy())
+                job.canvas.add(0, 0, 0, in_16_bits(whole.cpu().numpy()))
         return jobs
 
     def finish(self, request: ImageUpscale, raws: Sequence[_Job]) -> Outcome:

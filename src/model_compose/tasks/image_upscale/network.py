@@ -21,7 +21,7 @@ from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, Mode
 from model_compose.drivers.huggingface.load import choose_device
 from model_compose.drivers.huggingface.memory import taken
 from model_compose.errors import EngineError, ModelLoadError
-from model_compose.tasks.image_upscale.canvas import Canvas
+from model_compose.tasks.image_upscale.canvas import Canvas, in_16_bits
 from model_compose.tasks.image_upscale.checkpoint import read_network
 from model_compose.tasks.image_upscale.parts import SMALLEST_CORE, Part, Tiling, divided
 from model_compose.tasks.image_upscale.passing import number_format, own_options, passing
@@ -51,6 +51,7 @@ class Upscaler:
         self._most_pixels = own_options(options).max_image_pixels
         self._device = choose_device(options.device)
         self._on_cpu = self._device.type == "cpu"
+        self._threads = options.threads
         progress("weights", 0, 1)
         self._network = read_network(options)
         self._dtype = _dtype(options.precision, self._device, self._network)
@@ -95,7 +96,7 @@ class Upscaler:
     def finish(self, request: ImageUpscale, raws: Sequence[Canvas]) -> Outcome:
         """The picture, as a file."""
         image = raws[0].picture()
-        return Outcome(Picture(encode(image, request), *image.size))
+        return Outcome(Picture(encode(image, request, threads=self._threads), *image.size))
 
     def metrics(self) -> Mapping[str, float]:
         """What it has computed: `rows` / `batches` is how many tiles went together."""
@@ -119,7 +120,7 @@ class Upscaler:
         given = given.to(self._device, self._dtype)
         # Colours side by side, as in the picture: convolutions are half again as fast (AVX2, oneDNN 3).
         found: Tensor = self._network(given.contiguous(memory_format=torch.channels_last)).float()
-        if not bool(torch.isfinite(found).all()):
+        if not bool(torch.isfinite(found.sum())):  # they are from 0 to 1, or none
             raise EngineError(
                 "the network gave numbers that are too large for its precision",
                 hint="set `precision: bfloat16` or `float32`",
@@ -130,10 +131,8 @@ class Upscaler:
         """Mix what was made of a tile into its picture."""
         if part.grey:
             found = found.mean(0, keepdim=True)
-        if weights := part.weights(self._tiling.scale):
-            down, across = (torch.from_numpy(each).to(found.device) for each in weights)
-            found.mul_(down[:, None]).mul_(across)
-        part.add(found.mul_(65535).round_().to(torch.int32).cpu().numpy(), self._tiling.scale)
+        weights = part.weights(self._tiling.scale)
+        part.add(in_16_bits(found.cpu().numpy(), weights), self._tiling.scale)
 
     def _details(self) -> dict[str, str]:
         tiling = self._tiling

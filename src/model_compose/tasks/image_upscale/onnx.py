@@ -63,6 +63,7 @@ class OnnxUpscaler:
                     f"`{name}` means nothing to a network that upscales", hint="leave it out"
                 )
         self._most_pixels = own.max_image_pixels
+        self._threads = options.threads
         session = open_session(graph_of(options), options)
         self._graph = _Graph(session)
         self._tiling = self._graph.tiling(_CPU_CORE if session.on_cpu else _GPU_CORE)
@@ -108,14 +109,12 @@ class OnnxUpscaler:
         found = found.clip(0, 1)
         if part.grey:
             found = found.mean(axis=0, keepdims=True)
-        if weights := part.weights(self._tiling.scale):
-            found = found * weights[0][:, None] * weights[1]
-        part.add(in_16_bits(found), self._tiling.scale)
+        part.add(in_16_bits(found, part.weights(self._tiling.scale)), self._tiling.scale)
 
     def finish(self, request: ImageUpscale, raws: Sequence[Canvas]) -> Outcome:
         """The picture, as a file."""
         image = raws[0].picture()
-        return Outcome(Picture(encode(image, request), *image.size))
+        return Outcome(Picture(encode(image, request, threads=self._threads), *image.size))
 
     def metrics(self) -> Mapping[str, float]:
         """What it has computed: `rows` / `batches` is how many tiles went together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,17 +62,16 @@ class Part(NamedTuple):
         found: Pixels = np.divide(pixels, 65535 if original.deep else 255, dtype=np.float32)
         return found
 
-    def weights(self, scale: int) -> tuple[Weights, Weights] | None:
-        """How much each row and each column of it counts; None where it is the whole picture."""
+    def weights(self, scale: int) -> Weights | None:
+        """How much each pixel of it counts, [height, width]; None where it is the whole picture."""
         if len(self.grid) == 1:
             return None
-        return (
-            self.grid.down.weights(self.tile.row, scale),
-            self.grid.across.weights(self.tile.column, scale),
-        )
+        down = self.grid.down.weights(self.tile.row, scale)
+        across = self.grid.across.weights(self.tile.column, scale)
+        return np.multiply.outer(down, across)
 
-    def add(self, whole: NDArray[Any], scale: int) -> None:
-        """Add what was made of it to the picture: numbers up to 65535, times the weights."""
+    def add(self, whole: NDArray[np.uint16], scale: int) -> None:
+        """Add what was made of it to the picture: `in_16_bits`, with its weights."""
         number = self.tile.row * len(self.grid.across.starts) + self.tile.column
         self.canvas.add(number, self.tile.top * scale, self.tile.left * scale, whole)
 

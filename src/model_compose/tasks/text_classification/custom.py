@@ -43,7 +43,9 @@ class Classifier:
     def prepare(self, request: TextClassification) -> list[Item]:
         """Tokenize."""
         self._labels.check(request)
-        tokens = self._texts.tokens(request.text, request.max_input_length, truncate=request.truncate)
+        tokens = self._texts.tokens(
+            request.text, request.max_input_length, truncate=request.truncate, pair=request.text_pair
+        )
         return [Item(self._texts.cost(tokens), None, tokens)]
 
     def forward(self, items: Sequence[Item], step: Step) -> Sequence[Row]:

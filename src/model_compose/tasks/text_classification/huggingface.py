@@ -36,7 +36,9 @@ class Classifier:
     def prepare(self, request: TextClassification) -> list[Item]:
         """Tokenize."""
         self._labels.check(request)
-        tokens = self._encoder.tokens(request.text, request.max_input_length, truncate=request.truncate)
+        tokens = self._encoder.tokens(
+            request.text, request.max_input_length, truncate=request.truncate, pair=request.text_pair
+        )
         return [Item(len(tokens.ids), None, tokens)]
 
     def forward(self, items: Sequence[Item], step: Step) -> Sequence[Row]:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
+from model_compose.config.convert import converted
 from model_compose.config.spec import Positive, TaskDriver, TaskSpec, doc
+from model_compose.errors import InvalidInput
 from model_compose.types import Result
+
+
+class TextPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Two texts that are judged together, as `transformers` writes them."""
+
+    text: Annotated[str, doc("the first one, such as a query", min_length=1)]
+    text_pair: Annotated[str, doc("the second one, such as a document")]
 
 
 class TextClassification(msgspec.Struct, frozen=True, kw_only=True):
     """Say which of a model's labels fits a text."""
 
-    text: Annotated[str, doc("the text, or a list of texts", many=True, min_length=1)]
+    text: Annotated[
+        str,
+        doc("the text, or two as a `TextPair`; or a list of either", also=TextPair, many=True, min_length=1),
+    ]
+    text_pair: Annotated[
+        str | None, doc("a second text, for models that judge two together, such as rerankers")
+    ] = None
     labels: Annotated[
         tuple[str, ...] | None,
         doc("names of the labels, in the model's order; unset is what the model calls them"),
@@ -42,12 +57,23 @@ class Classification(Result, frozen=True, omit_defaults=True):
     truncated: bool = False
 
 
+def normalise(values: dict[str, Any]) -> dict[str, Any]:
+    """Take a pair apart."""
+    if not isinstance(values.get("text"), dict):
+        return values
+    if values.get("text_pair") is not None:
+        raise InvalidInput("`text_pair` is given twice", field="text_pair", hint="leave it out beside a pair")
+    pair = converted(values["text"], TextPair, "text")
+    return {**values, "text": pair.text, "text_pair": pair.text_pair}
+
+
 SPEC = TaskSpec(
     name="text-classification",
     summary="Says which label fits a text.",
     request=TextClassification,
     result=Classification,
     main="text",
+    normalise=normalise,
     default_driver="huggingface",
     drivers={
         "huggingface": TaskDriver("model_compose.tasks.text_classification.huggingface:Classifier"),

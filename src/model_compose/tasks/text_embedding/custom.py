@@ -18,6 +18,7 @@ from model_compose.drivers.custom.texts import Texts, output_of
 from model_compose.drivers.custom.tokens import Tokens
 from model_compose.errors import InvalidInput, ModelLoadError
 from model_compose.tasks.text_embedding.array_pooling import Vectors, pool, without_prompt
+from model_compose.tasks.text_embedding.given import given_tokens
 from model_compose.tasks.text_embedding.modules import read
 from model_compose.tasks.text_embedding.spec import TextEmbedding
 from model_compose.tasks.text_embedding.vectors import Row, embedding_of
@@ -81,8 +82,13 @@ class Embedder:
         return self._texts.budget()
 
     def prepare(self, request: TextEmbedding) -> list[Item]:
-        """Put the prompt before the text, and tokenize."""
+        """Put the prompt before the text, and tokenize; tokens are taken as they are."""
         recipe = self._recipe
+        if isinstance(request.text, list):
+            limit = min(request.max_input_length or self._texts.limit, self._texts.limit)
+            ids, cut = given_tokens(request.text, limit, self._texts.vocabulary, truncate=request.truncate)
+            tokens, modes = Tokens(ids, None, cut), self._modes(request, skips=False)
+            return [Item(self._texts.cost(tokens), modes, _Text(tokens, modes, 0))]
         prompt = recipe.prompt(request.prompt_name)
         text = recipe.cased(prompt + request.text)
         tokens = self._texts.tokens(text, request.max_input_length, truncate=request.truncate)

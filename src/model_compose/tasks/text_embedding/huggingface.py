@@ -14,6 +14,7 @@ from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, Mode
 from model_compose.drivers.huggingface.encoder import Encoder, in_order
 from model_compose.drivers.huggingface.load import Auto, Files, read_config
 from model_compose.drivers.huggingface.passes import Tokens
+from model_compose.tasks.text_embedding.given import given_tokens
 from model_compose.tasks.text_embedding.heads import layer
 from model_compose.tasks.text_embedding.modules import read
 from model_compose.tasks.text_embedding.pooling import pool, without_prompt
@@ -56,12 +57,16 @@ class Embedder:
         return self._encoder.budget()
 
     def prepare(self, request: TextEmbedding) -> list[Item]:
-        """Put the prompt before the text, and tokenize."""
+        """Put the prompt before the text, and tokenize; tokens are taken as they are."""
+        modes = self._recipe.modes(request)
+        if isinstance(request.text, list):
+            limit = min(request.max_input_length or self._encoder.limit, self._encoder.limit)
+            ids, cut = given_tokens(request.text, limit, self._encoder.vocabulary, truncate=request.truncate)
+            return [Item(len(ids), modes, _Text(Tokens(ids, None, cut), modes, 0))]
         prompt = self._recipe.prompt(request.prompt_name)
         text = self._recipe.cased(prompt + request.text)
         tokens = self._encoder.tokens(text, request.max_input_length, truncate=request.truncate)
         skipped = self._length(prompt) if self._recipe.skips_prompt and prompt else 0
-        modes = self._recipe.modes(request)
         return [Item(len(tokens.ids), modes, _Text(tokens, modes, skipped))]
 
     def _length(self, prompt: str) -> int:

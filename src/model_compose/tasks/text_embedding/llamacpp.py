@@ -8,6 +8,7 @@ from typing import Any
 from model_compose.drivers.contract import CancelToken, LoadOptions, LoadProgress, ModelInfo, Outcome, Sink
 from model_compose.drivers.llamacpp.engine import LlamaCpp
 from model_compose.errors import Cancelled, InvalidInput, RequestTooLong
+from model_compose.tasks.text_embedding.given import given_tokens
 from model_compose.tasks.text_embedding.spec import Embedding, TextEmbedding
 from model_compose.types import Usage
 
@@ -32,7 +33,19 @@ class Embedder:
         if cancel.cancelled:
             raise Cancelled("the caller went away")
         limit = min(request.max_input_length or self._context, self._context)
-        given = self._normal(request.text)
+        text: str | list[int]
+        if isinstance(request.text, list):
+            vocabulary = self.engine.vocabulary
+            text, truncated = given_tokens(request.text, limit, vocabulary, truncate=request.truncate)
+        else:
+            text, truncated = self._text(request, self._normal(request.text), limit)
+        answer = self.engine.embeddings([text], _EUCLIDEAN if _scales(request) else _NONE)
+        vector = answer["data"][0]["embedding"]
+        result = Embedding(_cut(vector, request), truncated)
+        return Outcome(result, Usage(prompt_tokens=answer["usage"]["prompt_tokens"]))
+
+    def _text(self, request: TextEmbedding, given: str, limit: int) -> tuple[str | list[int], bool]:
+        """A text as the engine gets it, and whether it was cut."""
         text: str | list[int] = given
         truncated = False
         # A token is at least one byte, so a text that is short in bytes need not be counted.
@@ -50,10 +63,7 @@ class Embedder:
             if truncated:
                 # The last token ends the text (`[SEP]`), and the model expects it.
                 text = [*tokens[: limit - 1], tokens[-1]]
-        answer = self.engine.embeddings([text], _EUCLIDEAN if _scales(request) else _NONE)
-        vector = answer["data"][0]["embedding"]
-        result = Embedding(_cut(vector, request), truncated)
-        return Outcome(result, Usage(prompt_tokens=answer["usage"]["prompt_tokens"]))
+        return text, truncated
 
     def _normal(self, text: str) -> str:
         """BERT's tokenizer takes Hangul apart into its letters, and llama.cpp's copy of it does not."""

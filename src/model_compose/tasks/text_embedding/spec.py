@@ -9,11 +9,18 @@ import msgspec
 from model_compose.config.spec import Positive, TaskDriver, TaskSpec, doc
 from model_compose.types import Result
 
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+#: Of the model's own tokenizer, with those that begin and end a text.
+Tokens = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)]
+
 
 class TextEmbedding(msgspec.Struct, frozen=True, kw_only=True):
     """Turn texts into vectors whose angles say how near their meanings are."""
 
-    text: Annotated[str, doc("the text, or a list of texts", aliases=("prompt",), many=True, min_length=1)]
+    text: Annotated[
+        Text | Tokens,
+        doc("the text, or its tokens as numbers; or a list of either", aliases=("prompt",), many=True),
+    ]
     pooling: Annotated[
         Literal["mean", "cls", "last", "max"] | None,
         doc("how the vectors of the tokens become one; unset is what the model was trained with"),

@@ -1,0 +1,151 @@
+"""What is on the page about the service? Its models, how busy they are, and how fast."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import gradio as gr
+import httpx2
+import msgspec
+import pandas as pd
+
+from model_compose.errors import ModelComposeError, ServiceError
+from model_compose.ui import look
+from model_compose.ui.gateway import Gateway, caller_of
+
+EVERY_S: Final = 2.0
+#: Looks that a plot shows: five minutes.
+_KEPT: Final = 150
+
+_SAMPLE: Final = re.compile(
+    r'^vllm:generation_tokens_total\{model_name="((?:[^"\\]|\\.)*)"\} (\S+)$', re.MULTILINE
+)
+
+_LINKS: Final = """
+<div class="mc-links"><a href="/docs">API page</a><a href="/metrics">Metrics</a>
+<span>Logs: <code>model-compose logs -f</code></span></div>
+"""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What was seen at one moment: for each model what it had generated, and how many requests it had."""
+
+    at: float
+    tokens: dict[str, float]
+    requests: dict[str, int]
+
+
+class StatusPage:
+    """The parts of a page, and what happens to them."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        gr.HTML(_LINKS)
+        self._table = gr.HTML(look.table(COLUMNS, []))
+        with gr.Row():
+            self._speed = gr.LinePlot(
+                x="time", y="tokens/s", color="model", label="Tokens per second", min_width=320, height=240
+            )
+            self._busy = gr.LinePlot(
+                x="time", y="requests", color="model", label="Requests", min_width=320, height=240
+            )
+        self._seen = gr.State([])
+        tick = gr.Timer(EVERY_S).tick
+        outputs = [self._table, self._speed, self._busy, self._seen]
+        gr.on(
+            [tick],
+            self._look,
+            [self._seen],
+            outputs,
+            show_progress="hidden",
+            api_visibility="private",
+            concurrency_limit=None,
+            trigger_mode="once",
+        )
+
+    async def _look(self, request: gr.Request, seen: list[Look]) -> list[Any]:
+        caller = caller_of(request.headers)
+        try:
+            components = await self._gateway.components(caller)
+            tokens = generated(await self._gateway.metrics(caller))
+        except ModelComposeError as error:
+            return [look.error(error), gr.skip(), gr.skip(), seen]
+        except httpx2.HTTPError as error:
+            gone = ServiceError(f"the service does not answer: {type(error).__name__}")
+            return [look.error(gone), gr.skip(), gr.skip(), seen]
+        requests = {c["name"]: c["active"] + c["waiting"] for c in components if c["type"] == "model"}
+        seen = [*seen, Look(time.time(), tokens, requests)][-_KEPT:]
+        return [models_table(components), speeds(seen), busy(seen), seen]
+
+
+COLUMNS: Final = ("name", "type", "state", "memory", "queue", "active", "pid")
+
+
+def models_table(components: Sequence[Mapping[str, Any]]) -> str:
+    """The components as a table."""
+    return look.table(COLUMNS, [_row(each) for each in components])
+
+
+def _row(component: Mapping[str, Any]) -> list[str]:
+    state = component["state"]
+    loading = component.get("loading")
+    told = state
+    if loading:
+        told = f"{state} {loading.get('stage', '')} {_percent(loading)}".strip()
+    cell = f'<span class="mc-state {html.escape(state)}">{html.escape(told)}</span>'
+    if component.get("error"):
+        cell += f'<div class="mc-error-line">{html.escape(component["error"])}</div>'
+    memory = [f"{html.escape(pool)} {size_in_words(size)}" for pool, size in component["memory"].items()]
+    return [
+        html.escape(component["name"]),
+        html.escape(component["type"]),
+        cell,
+        "<br>".join(memory) or "–",
+        str(component["waiting"]),
+        str(component["active"]),
+        str(component.get("pid") or "–"),
+    ]
+
+
+def _percent(loading: Mapping[str, Any]) -> str:
+    done, total = loading.get("done"), loading.get("total")
+    return f"{100 * done // total}%" if done and total else ""
+
+
+def size_in_words(size: float) -> str:
+    """Bytes in a unit that fits."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def generated(metrics: str) -> dict[str, float]:
+    """The tokens that each model has generated, from what Prometheus reads."""
+    return {name: float(value) for name, value in _SAMPLE.findall(metrics)}
+
+
+def speeds(seen: Sequence[Look]) -> pd.DataFrame:
+    """Tokens per second of each model, between each look and the one before it."""
+    rows = []
+    for before, now in itertools.pairwise(seen):
+        for model in now.requests:
+            more = now.tokens.get(model, 0.0) - before.tokens.get(model, 0.0)
+            rows.append((_clock(now.at), max(more, 0.0) / (now.at - before.at), model))
+    return pd.DataFrame(rows, columns=["time", "tokens/s", "model"])
+
+
+def busy(seen: Sequence[Look]) -> pd.DataFrame:
+    """Requests that each model had, waiting ones among them, at each look."""
+    rows = [(_clock(each.at), count, model) for each in seen for model, count in each.requests.items()]
+    return pd.DataFrame(rows, columns=["time", "requests", "model"])
+
+
+def _clock(at: float) -> pd.Timestamp:
+    return pd.Timestamp(at, unit="s", tz="UTC")

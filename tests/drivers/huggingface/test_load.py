@@ -1,0 +1,49 @@
+"""Is the file of weights that is named the one that is loaded?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests import tiny_models
+from tests.tasks.batches import load_options
+
+from model_compose.drivers.huggingface.load import load
+from model_compose.errors import ModelLoadError
+
+MARK = "model.embed_tokens.weight"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model whose weights lie there twice; those of PyTorch are marked."""
+    from safetensors.torch import load_file
+
+    tiny_models.decoder("llama", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights[MARK] = torch.full_like(weights[MARK], 7.0)
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    return tmp_path
+
+
+def marked(path: Path) -> bool:
+    loaded: Any = load(load_options(path, "text-generation"), "AutoModelForCausalLM", lambda *_: None)
+    return bool((loaded.model.get_input_embeddings().weight == 7.0).all())
+
+
+def test_a_folder_gives_its_safetensors(folder: Path) -> None:
+    assert not marked(folder)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("model.safetensors", False), ("pytorch_model.bin", True)])
+def test_a_file_that_is_named_is_the_one(folder: Path, name: str, expected: bool) -> None:
+    assert marked(folder / name) is expected
+
+
+def test_pytorch_weights_have_one_name(folder: Path) -> None:
+    (folder / "pytorch_model.bin").rename(folder / "weights.bin")
+    with pytest.raises(ModelLoadError, match=r"does not load `weights.bin`") as raised:
+        marked(folder / "weights.bin")
+    assert "`pytorch_model.bin`" in (raised.value.hint or "")
