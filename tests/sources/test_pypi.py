@@ -109,6 +109,21 @@ def test_one_file_of_a_wheel_is_kept_and_served_from_the_cache(
     assert get(cache) == locate(SOURCE, base_dir=Path("/"), cache=cache) == loaded
 
 
+def test_a_folder_of_a_wheel_is_kept_with_all_that_is_in_it(index: FakeIndex, cache: Cache) -> None:
+    index.add(NAME, WHEEL)
+    folder = of("tiny_model/")
+    found = get(cache, folder)
+    assert found.format is None
+    files = {
+        path.relative_to(found.path).as_posix() for path in Path(found.path).rglob("*") if path.is_file()
+    }
+    assert files == {"__init__.py", "models/tiny.gguf"}
+    index.requests.clear()
+    assert get(cache, folder) == found
+    assert locate(folder, base_dir=Path("/"), cache=cache) == found
+    assert not index.requests
+
+
 def test_locating_never_uses_a_network(index: FakeIndex, cache: Cache) -> None:
     index.add(NAME, WHEEL)
     assert locate(SOURCE, base_dir=Path("/"), cache=cache) is None

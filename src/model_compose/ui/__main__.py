@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,6 +71,7 @@ async def _serve(settings: Settings, files: Path) -> None:
     workflows = await gateway.workflows(settings.caller)
     components = await gateway.components(settings.caller)
     blocks = pages(workflows, components, gateway, name=settings.name, folder=files / "outputs")
+    warnings.filterwarnings("ignore", "SSR mode", UserWarning)  # nobody asked for it
     app = gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
         blocks,
@@ -82,6 +84,7 @@ async def _serve(settings: Settings, files: Path) -> None:
         mcp_server=False,
         theme=look.theme(),
         css=look.CSS,
+        head=f'<link rel="icon" href="{settings.path}/favicon.ico">',
     )
     config = uvicorn.Config(
         app,

@@ -7,13 +7,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
-import httpx2
 import msgspec
 
-from model_compose.errors import ModelComposeError, ServiceError
+from model_compose.errors import ModelComposeError
 from model_compose.ui import look
 from model_compose.ui.fields import input_of, own_fields, together
-from model_compose.ui.gateway import failure
+from model_compose.ui.gateway import explained, failure
 from model_compose.ui.results import shortened
 from model_compose.ui.sessions import Sessions
 from model_compose.ui.workflow_page import Said, Updates, paced, spent
@@ -43,8 +42,8 @@ class ChatPage:
             allow_tags=False,
             elem_classes="mc-chat",
         )
-        self._error = gr.HTML(visible=False)
-        self._course = gr.HTML(look.course())
+        self._error = gr.HTML(visible=False, padding=False)
+        self._course = gr.HTML(look.course(), padding=False)
         with gr.Row(equal_height=True):
             self._message = gr.Textbox(
                 placeholder="Message", show_label=False, lines=1, max_lines=8, scale=8, autofocus=True
@@ -79,7 +78,7 @@ class ChatPage:
         return [[], gr.update(visible=False), look.course()]
 
     async def _answer(
-        self, request: gr.Request, message: str, history: Sequence[Any], system: str, *values: Any
+        self, request: gr.Request, message: str, history: Sequence[Any], system: str | None, *values: Any
     ) -> AsyncGenerator[Updates]:
         if not message.strip():
             yield {}
@@ -90,7 +89,7 @@ class ChatPage:
         said = Said()
         try:
             given = await asyncio.to_thread(together, self._inputs, values)
-            first = [{"role": "system", "content": system}] if system.strip() else []
+            first = [{"role": "system", "content": system}] if system and system.strip() else []
             given[MESSAGES] = [*first, *turn]
             async for event in paced(self._sessions.run(self._id, given, request), said):
                 if event is None:
@@ -99,11 +98,8 @@ class ChatPage:
                     yield self._end(event.data, turn, said.text)
                 elif not said.text:
                     yield {self._course: look.course(said.course, said.progress)}
-        except ModelComposeError as error:
-            yield self._failed(error, before, message)
-        except httpx2.HTTPError as error:
-            gone = ServiceError(f"the service does not answer: {type(error).__name__}")
-            yield self._failed(gone, before, message)
+        except Exception as error:  # noqa: BLE001  the page tells it, and can be used again
+            yield self._failed(explained(error), before, message)
         yield self._over()
 
     def _begin(self, turn: Sequence[Any]) -> Updates:

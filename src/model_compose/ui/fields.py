@@ -11,6 +11,7 @@ from typing import Any, Final
 import gradio as gr
 import msgspec
 
+from model_compose.errors import BadRequest
 from model_compose.types import for_json
 from model_compose.ui.blobs import read_file
 from model_compose.ui.gateway import from_json
@@ -77,7 +78,7 @@ def together(inputs: Sequence[Input], values: Sequence[Any]) -> dict[str, Any]:
     """The input of a run from what was filled in. Raises BadRequest."""
     given: dict[str, Any] = {}
     for each, value in zip(inputs, values, strict=True):
-        sent = each.read(value)
+        sent = NOTHING if value is None else each.read(value)  # what was never unfolded may have no value
         if sent is NOTHING:
             continue
         target = given
@@ -142,9 +143,19 @@ def _slider(
 
 
 def _number(name: str, kind: str, default: Any, about: Mapping[str, Any]) -> Input:
-    whole = kind == "integer"
-    component = gr.Number(default, precision=0 if whole else None, **about)
-    return Input(name, component, _unless(None, default))
+    """A number, or none at all, for which Gradio's own field for numbers has no place."""
+    shown = "" if default is None else str(default)
+
+    def read(text: str) -> Any:
+        if not text.strip() or text.strip() == shown:
+            return NOTHING
+        try:
+            return int(text) if kind == "integer" else float(text)
+        except ValueError as error:
+            wanted = "an integer" if kind == "integer" else "a number"
+            raise BadRequest(f"`{name}`: expected {wanted}, found `{text[:40]}`") from error
+
+    return Input(name, gr.Textbox(shown, max_lines=1, **about), read)
 
 
 def _json(name: str, kind: str, default: Any, about: Mapping[str, Any]) -> Input:
@@ -170,7 +181,7 @@ def _text(field: Mapping[str, Any], default: Any, about: Mapping[str, Any]) -> I
 
 def _unless(*left_alone: Any) -> Callable[[Any], Any]:
     """Send a value, unless it is one of these."""
-    return lambda value: NOTHING if value is None or value in left_alone else value
+    return lambda value: NOTHING if value in left_alone else value
 
 
 def _enum(schema: Mapping[str, Any]) -> list[Any] | None:

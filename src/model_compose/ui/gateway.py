@@ -7,6 +7,7 @@ what its reader may see.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,6 +16,8 @@ import httpx2
 import msgspec
 
 from model_compose.errors import BadRequest, ErrorInfo, ModelComposeError, ServiceError, revive
+
+log = logging.getLogger(__name__)
 
 #: What says who asks.
 CREDENTIALS: Final = ("authorization", "x-api-key")
@@ -104,6 +107,16 @@ class Gateway:
 def caller_of(headers: Any) -> dict[str, str]:
     """What a request says of who sends it, for the calls that it leads to."""
     return {name: headers[name] for name in CREDENTIALS if headers.get(name)}
+
+
+def explained(error: Exception) -> ModelComposeError:
+    """An error as a page tells it. What is nobody's but ours is in the log."""
+    if isinstance(error, ModelComposeError):
+        return error
+    if isinstance(error, httpx2.HTTPError):
+        return ServiceError(f"the service does not answer: {type(error).__name__}")
+    log.error("a page", exc_info=error)
+    return ModelComposeError("internal error", hint="`model-compose logs` tells more")
 
 
 def failure(record: Mapping[str, Any]) -> ModelComposeError:

@@ -14,7 +14,9 @@ _SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 CSS = """
-.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1200px !important; width: 100% !important; margin: 0 auto !important; }
+.gradio-container main { padding-top: 8px !important; }
+.gradio-container .html-container { padding: 0 !important; }
 .mc-about p { color: var(--body-text-color-subdued); margin: 0; }
 .mc-error { border: 1px solid var(--error-border-color); background: var(--error-background-fill);
   color: var(--error-text-color); border-radius: var(--radius-md); padding: 10px 14px;
@@ -24,10 +26,14 @@ CSS = """
   color: var(--body-text-color-subdued); font-size: var(--text-sm); }
 .mc-course progress { width: 160px; accent-color: var(--color-accent); }
 .mc-table { overflow-x: auto; }
-.mc-table table { width: 100%; border-collapse: collapse; font-size: var(--text-md); }
-.mc-table th, .mc-table td { text-align: left; padding: 6px 12px 6px 0; vertical-align: top;
-  border-bottom: 1px solid var(--border-color-primary); }
+.mc-table table { width: 100%; border-collapse: collapse; font-size: var(--text-md); margin: 0;
+  border: none !important; }
+.mc-table tr { border: none !important; }
+.mc-table th, .mc-table td { text-align: left; padding: 6px 16px 6px 0 !important; vertical-align: top;
+  border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .mc-table th { font-weight: 600; color: var(--body-text-color-subdued); white-space: nowrap; }
+.mc-table td { white-space: nowrap; }
+.mc-table td:nth-child(3) { white-space: normal; }
 .mc-state { white-space: nowrap; }
 .mc-state::before { content: "●"; margin-right: 6px; color: #9ca3af; }
 .mc-state.ready::before { color: #16a34a; }

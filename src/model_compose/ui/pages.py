@@ -38,7 +38,8 @@ def pages(
     titles = [look.title_of(each, components) for each in ordered]
     blocks: gr.Blocks
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as blocks:
-        Navbar(main_page_name=titles[0] if titles else "Status")
+        first = titles[0] if titles else "Status"
+        Navbar(main_page_name=first)
         if ordered:
             _page(ordered[0], titles[0], sessions, shelf)
         else:
@@ -46,9 +47,11 @@ def pages(
         blocks.unload(sessions.leave)
     for workflow, title, path in zip(ordered[1:], titles[1:], addresses(titles[1:]), strict=True):
         with blocks.route(title, path):
+            Navbar(main_page_name=first)
             _page(workflow, title, sessions, shelf)
     if ordered:
         with blocks.route("Status", STATUS):
+            Navbar(main_page_name=first)
             gr.Markdown("## Status")
             StatusPage(gateway)
     return blocks

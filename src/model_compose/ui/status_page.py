@@ -14,9 +14,9 @@ import httpx2
 import msgspec
 import pandas as pd
 
-from model_compose.errors import ModelComposeError, ServiceError
+from model_compose.errors import ModelComposeError
 from model_compose.ui import look
-from model_compose.ui.gateway import Gateway, caller_of
+from model_compose.ui.gateway import Gateway, caller_of, explained
 
 EVERY_S: Final = 2.0
 #: Looks that a plot shows: five minutes.
@@ -32,6 +32,10 @@ _LINKS: Final = """
 """
 
 
+SPEED: Final = "tokens/s"
+BUSY: Final = "requests"
+
+
 class Look(msgspec.Struct, frozen=True):
     """What was seen at one moment: for each model what it had generated, and how many requests it had."""
 
@@ -45,15 +49,11 @@ class StatusPage:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        gr.HTML(_LINKS)
-        self._table = gr.HTML(look.table(COLUMNS, []))
+        gr.HTML(_LINKS, padding=False)
+        self._table = gr.HTML(look.table(COLUMNS, []), padding=False)
         with gr.Row():
-            self._speed = gr.LinePlot(
-                x="time", y="tokens/s", color="model", label="Tokens per second", min_width=320, height=240
-            )
-            self._busy = gr.LinePlot(
-                x="time", y="requests", color="model", label="Requests", min_width=320, height=240
-            )
+            self._speed = _plot("Tokens per second", SPEED, ".1f", speeds([]))
+            self._busy = _plot("Requests under way or waiting", BUSY, "d", busy([]))
         self._seen = gr.State([])
         tick = gr.Timer(EVERY_S).tick
         outputs = [self._table, self._speed, self._busy, self._seen]
@@ -73,14 +73,34 @@ class StatusPage:
         try:
             components = await self._gateway.components(caller)
             tokens = generated(await self._gateway.metrics(caller))
-        except ModelComposeError as error:
-            return [look.error(error), gr.skip(), gr.skip(), seen]
-        except httpx2.HTTPError as error:
-            gone = ServiceError(f"the service does not answer: {type(error).__name__}")
-            return [look.error(gone), gr.skip(), gr.skip(), seen]
+        except (ModelComposeError, httpx2.HTTPError) as error:
+            return [look.error(explained(error)), gr.skip(), gr.skip(), seen]
         requests = {c["name"]: c["active"] + c["waiting"] for c in components if c["type"] == "model"}
         seen = [*seen, Look(time.time(), tokens, requests)][-_KEPT:]
-        return [models_table(components), speeds(seen), busy(seen), seen]
+        return [models_table(components), _drawn(speeds(seen), SPEED), _drawn(busy(seen), BUSY), seen]
+
+
+def _plot(label: str, y: str, written: str, empty: pd.DataFrame) -> gr.LinePlot:
+    return gr.LinePlot(
+        empty,
+        x="time",
+        y=y,
+        color="model",
+        label=label,
+        x_title=" ",
+        y_title=" ",
+        x_axis_format="%H:%M:%S",
+        y_axis_format=written,
+        y_lim=[0, 1],
+        height=280,
+        min_width=320,
+    )
+
+
+def _drawn(frame: pd.DataFrame, y: str) -> Any:
+    """New points of a plot, whose axis begins at 0 and ends above the highest."""
+    highest = float(frame[y].max()) if len(frame) else 0.0
+    return gr.LinePlot(frame, y_lim=[0, max(1.0, 1.1 * highest)])
 
 
 COLUMNS: Final = ("name", "type", "state", "memory", "queue", "active", "pid")
@@ -137,15 +157,17 @@ def speeds(seen: Sequence[Look]) -> pd.DataFrame:
     for before, now in itertools.pairwise(seen):
         for model in now.requests:
             more = now.tokens.get(model, 0.0) - before.tokens.get(model, 0.0)
-            rows.append((_clock(now.at), max(more, 0.0) / (now.at - before.at), model))
-    return pd.DataFrame(rows, columns=["time", "tokens/s", "model"])
+            rows.append((now.at, max(more, 0.0) / (now.at - before.at), model))
+    return _frame(rows, SPEED)
 
 
 def busy(seen: Sequence[Look]) -> pd.DataFrame:
     """Requests that each model had, waiting ones among them, at each look."""
-    rows = [(_clock(each.at), count, model) for each in seen for model, count in each.requests.items()]
-    return pd.DataFrame(rows, columns=["time", "requests", "model"])
+    rows = [(each.at, count, model) for each in seen for model, count in each.requests.items()]
+    return _frame(rows, BUSY)
 
 
-def _clock(at: float) -> pd.Timestamp:
-    return pd.Timestamp(at, unit="s", tz="UTC")
+def _frame(rows: Sequence[tuple[float, float, str]], what: str) -> pd.DataFrame:
+    """Points of a plot; the types of its columns are the same if there are none."""
+    frame = pd.DataFrame(rows, columns=["time", what, "model"])
+    return frame.astype({what: "float64"}).assign(time=pd.to_datetime(frame["time"], unit="s", utc=True))

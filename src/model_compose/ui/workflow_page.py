@@ -8,20 +8,18 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
 import gradio as gr
-import httpx2
 import msgspec
 
-from model_compose.errors import ModelComposeError, ServiceError
 from model_compose.types import Blob
 from model_compose.ui import look
 from model_compose.ui.blobs import Shelf
 from model_compose.ui.fields import Input, input_of, is_media, own_fields, together
-from model_compose.ui.gateway import Event, failure
+from model_compose.ui.gateway import Event, explained, failure
 from model_compose.ui.results import Shown, shown
 from model_compose.ui.sessions import Sessions
 
 #: Optional fields that stand on the page; more of them are folded away.
-_MOST_SHOWN: Final = 8
+_MOST_SHOWN: Final = 5
 
 #: A page is told of new text at most so often.
 _EVERY_S: Final = 0.03
@@ -52,10 +50,16 @@ class WorkflowPage:
         self._events()
 
     def _outputs(self) -> None:
-        self._course = gr.HTML(look.course())
-        self._error = gr.HTML(visible=False)
+        self._course = gr.HTML(look.course("What it gives appears here."), padding=False)
+        self._error = gr.HTML(visible=False, padding=False)
         self._text = gr.Textbox(
-            label="Output", lines=8, max_lines=24, buttons=["copy"], interactive=False, elem_classes="mc-text"
+            label="Output",
+            lines=8,
+            max_lines=24,
+            buttons=["copy"],
+            interactive=False,
+            visible=False,
+            elem_classes="mc-text",
         )
         with gr.Accordion("As Markdown", open=False, visible=False) as self._marked:
             self._markdown = gr.Markdown()
@@ -93,17 +97,14 @@ class WorkflowPage:
                     yield await self._end(event.data, values)
                 else:
                     yield {self._course: look.course(said.course, said.progress)}
-        except ModelComposeError as error:
-            yield {self._error: gr.update(value=look.error(error), visible=True), self._course: look.course()}
-        except httpx2.HTTPError as error:
-            gone = ServiceError(f"the service does not answer: {type(error).__name__}")
-            yield {self._error: gr.update(value=look.error(gone), visible=True), self._course: look.course()}
+        except Exception as error:  # noqa: BLE001  the page tells it, and can be used again
+            told = look.error(explained(error))
+            yield {self._error: gr.update(value=told, visible=True), self._course: look.course()}
         yield {self._run: gr.update(interactive=True), self._stop: gr.update(interactive=False)}
 
     def _begin(self) -> Updates:
         hidden = {part: gr.update(visible=False) for part in self._parts}
         return hidden | {
-            self._text: gr.update(value="", visible=True),
             self._run: gr.update(interactive=False),
             self._stop: gr.update(interactive=True),
             self._error: gr.update(visible=False),
@@ -157,10 +158,11 @@ class WorkflowPage:
 def form(fields: Sequence[Mapping[str, Any]]) -> list[Input]:
     """A form for fields: what is needed first; what is not is folded away where it is much."""
     optional = [field for field in fields if not field.get("required")]
-    folded = optional if len(optional) > _MOST_SHOWN else []
+    shown_ones = _MOST_SHOWN if len(optional) == len(fields) else 0
+    folded = optional[shown_ones:] if len(optional) > _MOST_SHOWN else []
     inputs = [input_of(field) for field in fields if field not in folded]
     if folded:
-        with gr.Accordion("More settings", open=not inputs):
+        with gr.Accordion("More settings", open=False):
             inputs += [input_of(field) for field in folded]
     return inputs
 

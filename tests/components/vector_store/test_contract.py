@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.components.vector_store import servers
 from tests.components.vector_store.stores import LOCAL, Client, store_of
+from tests.compose.apps import app_of, output_of
 from tests.fakes.qdrant import qdrant
 
 from model_compose.errors import InvalidInput, NotFound
@@ -315,3 +316,22 @@ async def test_a_dimension_in_the_file_holds_from_the_first_vector_on(keys: str,
     async with store_of(f"{keys}\ndimension: 4", tmp_path) as store:
         with pytest.raises(InvalidInput, match="`vector` has 3 numbers, and `dimension` is 4"):
             await store.insert(vector=A)
+
+
+async def test_a_workflow_embeds_and_searches(tmp_path: Path) -> None:
+    # Block 17 of the seed: the job names the action, which takes everything from its input.
+    file = """
+    component: {id: vector-store, type: vector-store, collection: things}
+    workflows:
+      - {id: fill, jobs: [{component: vector-store, action: insert, input: "${input}"}]}
+      - id: query
+        jobs:
+          - id: search
+            component: vector-store
+            action: search
+            input: {vector: "${input.vector}", top_k: 1}
+            output: "${result[0].id}"
+    """
+    async with app_of(file, tmp_path) as app:
+        await output_of(app, {"vector": [A, B], "vector_id": ["a", "b"]}, "fill")
+        assert await output_of(app, {"vector": B}, "query") == "b"

@@ -259,10 +259,9 @@ def _check_place(config: VectorStoreConfig, report: Report) -> None:
         for key in ("host", "port", "protocol"):
             if getattr(config, key) is not None:
                 report.error(f"`endpoint` says what `{key}` says", key, hint="keep one of them")
-    elif driver == "pgvector" and config.host is None and not report.wrong("host"):
-        report.error(
-            "`host` or `endpoint` is missing: where is PostgreSQL?", hint="such as `host: localhost`"
-        )
+    elif config.served and driver != "sqlite" and config.host is None and not report.wrong("host"):
+        what = "PostgreSQL" if driver == "pgvector" else "the server"
+        report.error(f"`host` or `endpoint` is missing: where is {what}?", hint="such as `host: localhost`")
     if not config.served:
         for key in (k for k in given if k in has and k not in ("endpoint", "host")):
             report.error(
