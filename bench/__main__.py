@@ -19,6 +19,7 @@ from bench import (
     proxy,
     startup,
     upscale,
+    vectors,
     workflow,
 )
 from bench.stats import Report
@@ -33,6 +34,7 @@ PARTS = {
     "onnx_files": onnx_files.main,
     "openai": openai_api.main,
     "upscale": upscale.main,
+    "vectors": vectors.main,
     "proxy": proxy.main,
     "workflow": workflow.main,
 }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 from starlette.routing import Mount, Route
+from tests.api.certificates import made_in
 from tests.api.serving import ADMIN, ECHO, Service, serving
 
 USE, OTHER, BOSS = (
@@ -20,10 +19,8 @@ USE, OTHER, BOSS = (
     "a-key-of-somebody-else-who-uses",
     "a-key-of-the-administrator",
 )
-KEYS = ECHO.replace(
-    "{port: 0}",
-    f"{{port: 0, api_keys: [{USE}, {{key: {OTHER}, name: other}}, {{key: {BOSS}, role: admin, name: boss}}]}}",
-)
+LISTED = f"[{USE}, {{key: {OTHER}, name: other}}, {{key: {BOSS}, role: admin, name: boss}}]"
+KEYS = ECHO.replace("{port: 0}", f"{{port: 0, api_keys: {LISTED}}}")
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -113,12 +110,7 @@ async def test_without_keys_nobody_is_asked(tmp_path: Path) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    assert shutil.which("openssl"), "openssl makes the certificate"
-    names = ["-keyout", f"{tmp_path}/key.pem", "-out", f"{tmp_path}/cert.pem"]
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names, *subject]
-    subprocess.run(command, check=True, capture_output=True)
-    return tmp_path / "cert.pem"
+    return made_in(tmp_path)
 
 
 async def test_connections_are_encrypted_where_the_file_says_so(tmp_path: Path, certificate: Path) -> None:

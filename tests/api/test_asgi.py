@@ -15,12 +15,18 @@ import pytest
 from starlette.types import Message
 from tests.api.serving import ECHO, serving
 
+from model_compose.api.access import Caller
 from model_compose.api.asgi import flag, read_body, respond_events, until_gone
 from model_compose.api.runs import StartRun
 from model_compose.compose.app import App
 from model_compose.errors import Cancelled
 
-SCOPE = {"type": "http", "headers": [(b"content-type", b"application/json")], "query_string": b""}
+SCOPE = {
+    "type": "http",
+    "headers": [(b"content-type", b"application/json")],
+    "query_string": b"",
+    "caller": Caller(None, admin=False),
+}
 
 
 class Client:

@@ -8,6 +8,7 @@ import re
 import signal
 
 import pytest
+from tests.api.certificates import made_in
 from tests.cli.shell import ECHO, ECHO_AND_BROKEN, Shell, eventually, is_alive
 
 pytestmark = pytest.mark.process
@@ -40,6 +41,16 @@ def test_without_a_service_there_is_nothing_to_control(shell: Shell, words: list
 
 def test_without_a_service_down_has_nothing_to_do(shell: Shell) -> None:
     assert shell.ok("down") == "no service runs for this folder\n"
+
+
+def test_commands_reach_a_service_that_encrypts_and_asks_for_a_key(shell: Shell) -> None:
+    made_in(shell.folder)
+    how = "api_keys: [a-key-that-nobody-knows], tls: {certificate: cert.pem, key: key.pem}"
+    shell.write(ECHO.replace("{port: 0}", f"{{port: 0, {how}}}"))
+    shell.ok("up", "-d")
+    assert shell.service()["url"].startswith("https://")
+    assert shell.ok("ps").splitlines()[1].startswith("echo        ready")
+    assert shell.ok("stop", "echo") == "echo is unloaded\n"
 
 
 def test_a_component_is_stopped_and_restarted(shell: Shell) -> None:

@@ -60,6 +60,8 @@ def test_two_texts_are_judged_together(tmp_path: Path) -> None:
             TextClassification(text="w4 w9", text_pair=long),
         ],
     )
+    assert pair.usage is not None
+    assert apart.usage is not None
     assert pair.usage.prompt_tokens > apart.usage.prompt_tokens
     assert pair.result.score != apart.result.score
     assert (cut.result.truncated, cut.usage) == (True, Usage(16))

@@ -101,7 +101,7 @@ class WebUi:
         self._app = app
         self._api: ASGIApp | None = None
         self._starting: asyncio.Task[Pages] | None = None
-        self._server: _Server | None = None
+        self._server: Beside | None = None
         self._leaving = asyncio.Event()
 
     def serve(self, api: ASGIApp) -> None:
@@ -149,7 +149,7 @@ class WebUi:
         folder = reaper.scratch / "ui"
         folder.mkdir(exist_ok=True)
         if self._server is None:
-            self._server = _Server(self._api, str(folder / "api.sock"))
+            self._server = Beside(self._api, str(folder / "api.sock"))
             await self._server.begin()
             self._app.on_close(self._end)
             self._watching = asyncio.create_task(self._watch(), name="web UI: end")
@@ -297,7 +297,7 @@ async def _until(over: asyncio.Event, pieces: AsyncIterator[bytes]) -> AsyncGene
         waiting.cancel()
 
 
-class _Server(uvicorn.Server):
+class Beside(uvicorn.Server):
     """The service once more, on a Unix socket in a folder that is ours."""
 
     def __init__(self, asgi: ASGIApp, path: str) -> None:

@@ -176,7 +176,7 @@ class _Builder:
         common = self.values.properties(ActionKeys)
         if action is None:
             return common
-        fields = self.values.properties(action.request, template=True)
+        fields = self.request_keys(action)
         group = closed(_parts_of(name, fields), about="parameters; they may also stand beside it")
         # Of a class of the user's own they are what that takes.
         choice = any_of([ref(f"{name}.nested"), {"type": "object"}, ref("expression")])
@@ -184,6 +184,23 @@ class _Builder:
         if action.nested:
             self.definitions[f"{name}.nested"] = group
         return {**fields, **dict.fromkeys(action.nested, free), **common}
+
+    def request_keys(self, action: ActionSpec) -> dict[str, JsonSchema]:
+        """The fields of what an action takes; of one with variants, those of all of them."""
+        found: dict[str, list[JsonSchema]] = {}
+        for spec in (action, *action.variants.values()):
+            for key, schema in self.values.properties(spec.request, template=True).items():
+                if schema not in found.setdefault(key, []):
+                    found[key].append(schema)
+        # Where actions differ in a key, each says in its own words what it is there.
+        fields = {
+            key: {"description": several[0]["description"], **any_of(several)}
+            for key, several in found.items()
+        }
+        if action.by is not None:
+            choice = _choice((name, summary(spec.request)) for name, spec in action.variants.items())
+            fields[action.by] = {"description": "which of the actions this is", **choice}
+        return fields
 
     def shared(self, name: str, keys: Mapping[str, JsonSchema], about: str) -> dict[str, JsonSchema]:
         """Keys that stand in several places, as references to a definition that has them."""

@@ -9,6 +9,8 @@ import base64
 import binascii
 import hashlib
 import mimetypes
+import re
+import shutil
 import time
 from pathlib import Path
 from typing import Final
@@ -53,13 +55,18 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, blob: Blob) -> str:
-        """Keep a file; -> its path."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for file in self._folder.iterdir():
-            if file.stat().st_mtime < time.time() - KEPT_S:
-                file.unlink(missing_ok=True)
+    def put(self, blob: Blob, name: str = "output") -> str:
+        """Keep a file; -> its path, which ends with the name."""
+        self._forget()
         suffix = _SUFFIXES.get(blob.media_type) or mimetypes.guess_extension(blob.media_type) or ".bin"
-        path = self._folder / f"{hashlib.sha256(blob.data).hexdigest()[:16]}{suffix}"
+        own = self._folder / hashlib.sha256(blob.data).hexdigest()[:16]
+        own.mkdir(parents=True, exist_ok=True)
+        path = own / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "output")
+        path = path.with_name(path.name + suffix)
         path.write_bytes(blob.data)
         return str(path)
+
+    def _forget(self) -> None:
+        for own in self._folder.iterdir() if self._folder.exists() else ():
+            if own.stat().st_mtime < time.time() - KEPT_S:
+                shutil.rmtree(own, ignore_errors=True)

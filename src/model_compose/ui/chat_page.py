@@ -15,7 +15,7 @@ from model_compose.ui.fields import input_of, own_fields, together
 from model_compose.ui.gateway import explained, failure
 from model_compose.ui.results import shortened
 from model_compose.ui.sessions import Sessions
-from model_compose.ui.workflow_page import Said, Updates, paced, spent
+from model_compose.ui.workflow_page import WAITING, Said, Updates, paced, spent, told
 
 MESSAGES = "messages"
 
@@ -93,11 +93,12 @@ class ChatPage:
             given[MESSAGES] = [*first, *turn]
             async for event in paced(self._sessions.run(self._id, given, request), said):
                 if event is None:
-                    yield {self._chat: [*turn, {"role": "assistant", "content": said.text}]}
+                    answer = {"role": "assistant", "content": said.text}
+                    yield {self._chat: [*turn, answer], self._course: told(said)}
                 elif event.name == "end":
                     yield self._end(event.data, turn, said.text)
                 elif not said.text:
-                    yield {self._course: look.course(said.course, said.progress)}
+                    yield {self._course: told(said)}
         except Exception as error:  # noqa: BLE001  the page tells it, and can be used again
             yield self._failed(explained(error), before, message)
         yield self._over()
@@ -107,7 +108,7 @@ class ChatPage:
             self._chat: turn,
             self._message: "",
             self._error: gr.update(visible=False),
-            self._course: look.course("waiting"),
+            self._course: look.course(WAITING),
             self._send: gr.update(interactive=False),
             self._stop: gr.update(interactive=True),
             self._clear: gr.update(interactive=False),

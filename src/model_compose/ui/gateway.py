@@ -87,6 +87,10 @@ class Gateway:
         """End a run, if it has not ended."""
         await self._client.post(f"{self._base}/tasks/{quote(task)}/cancel", headers=caller)
 
+    async def close(self) -> None:
+        """Make no more calls."""
+        await self._client.aclose()
+
     async def _events(self, task: str, caller: Mapping[str, str]) -> AsyncGenerator[Event]:
         path = f"{self._base}/tasks/{quote(task)}/events"
         timeout = httpx2.Timeout(_ANSWER_S, read=None, pool=None)  # a run may be silent for long

@@ -34,12 +34,14 @@ CSS = """
 .mc-table th { font-weight: 600; color: var(--body-text-color-subdued); white-space: nowrap; }
 .mc-table td { white-space: nowrap; }
 .mc-table td:nth-child(3) { white-space: normal; }
+.mc-mark { display: inline-block; width: 12px; height: 3px; margin-right: 8px; vertical-align: middle; }
 .mc-state { white-space: nowrap; }
 .mc-state::before { content: "●"; margin-right: 6px; color: #9ca3af; }
 .mc-state.ready::before { color: #16a34a; }
 .mc-state.loading::before { color: #d97706; }
 .mc-state.failed::before { color: #dc2626; }
-.mc-links a { margin-right: 16px; text-decoration: underline; }
+.mc-links { display: flex; flex-wrap: wrap; gap: 4px 20px; }
+.mc-links a { text-decoration: underline; }
 .mc-error-line { color: var(--error-text-color); overflow-wrap: anywhere; }
 """
 

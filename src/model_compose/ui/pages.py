@@ -43,7 +43,7 @@ def pages(
         if ordered:
             _page(ordered[0], titles[0], sessions, shelf)
         else:
-            StatusPage(gateway)
+            _status(gateway, components)
         blocks.unload(sessions.leave)
     for workflow, title, path in zip(ordered[1:], titles[1:], addresses(titles[1:]), strict=True):
         with blocks.route(title, path):
@@ -52,19 +52,23 @@ def pages(
     if ordered:
         with blocks.route("Status", STATUS):
             Navbar(main_page_name=first)
-            gr.Markdown("## Status")
-            StatusPage(gateway)
+            _status(gateway, components)
     return blocks
 
 
 def _page(workflow: Mapping[str, Any], title: str, sessions: Sessions, shelf: Shelf) -> None:
-    gr.Markdown(f"## {title}")
+    gr.Markdown(f"## {title}", elem_classes="mc-page")
     if workflow.get("description"):
         gr.Markdown(workflow["description"], elem_classes="mc-about")
     if is_chat(workflow):
         ChatPage(workflow, sessions)
     else:
         WorkflowPage(workflow, sessions, shelf)
+
+
+def _status(gateway: Gateway, components: Sequence[Mapping[str, Any]]) -> None:
+    gr.Markdown("## Status", elem_classes="mc-page")
+    StatusPage(gateway, components)
 
 
 def addresses(titles: Iterable[str]) -> list[str]:

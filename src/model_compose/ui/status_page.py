@@ -32,6 +32,9 @@ _LINKS: Final = """
 """
 
 
+#: Lines that can be told apart in the light and in the dark.
+_COLOURS: Final = ("#6366f1", "#f59e0b", "#10b981", "#ef4444", "#0ea5e9", "#d946ef", "#84cc16", "#a16207")
+
 SPEED: Final = "tokens/s"
 BUSY: Final = "requests"
 
@@ -47,13 +50,15 @@ class Look(msgspec.Struct, frozen=True):
 class StatusPage:
     """The parts of a page, and what happens to them."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, components: Sequence[Mapping[str, Any]]) -> None:
         self._gateway = gateway
+        models = [each["name"] for each in components if each["type"] == "model"]
+        self._colours = colours = dict(zip(models, itertools.cycle(_COLOURS), strict=False))
         gr.HTML(_LINKS, padding=False)
         self._table = gr.HTML(look.table(COLUMNS, []), padding=False)
         with gr.Row():
-            self._speed = _plot("Tokens per second", SPEED, ".1f", speeds([]))
-            self._busy = _plot("Requests under way or waiting", BUSY, "d", busy([]))
+            self._speed = _plot("Tokens per second", SPEED, ".0f", colours)
+            self._busy = _plot("Requests under way or waiting", BUSY, "d", colours)
         self._seen = gr.State([])
         tick = gr.Timer(EVERY_S).tick
         outputs = [self._table, self._speed, self._busy, self._seen]
@@ -77,41 +82,50 @@ class StatusPage:
             return [look.error(explained(error)), gr.skip(), gr.skip(), seen]
         requests = {c["name"]: c["active"] + c["waiting"] for c in components if c["type"] == "model"}
         seen = [*seen, Look(time.time(), tokens, requests)][-_KEPT:]
-        return [models_table(components), _drawn(speeds(seen), SPEED), _drawn(busy(seen), BUSY), seen]
+        return [
+            models_table(components, self._colours),
+            _drawn(speeds(seen), SPEED),
+            _drawn(busy(seen), BUSY),
+            seen,
+        ]
 
 
-def _plot(label: str, y: str, written: str, empty: pd.DataFrame) -> gr.LinePlot:
+def _plot(label: str, y: str, written: str, colours: dict[str, str]) -> gr.LinePlot:
     return gr.LinePlot(
-        empty,
         x="time",
         y=y,
         color="model",
+        color_map=colours,
+        colors_in_legend=[],  # they stand in the table
         label=label,
+        color_title=" ",
         x_title=" ",
         y_title=" ",
         x_axis_format="%H:%M:%S",
         y_axis_format=written,
-        y_lim=[0, 1],
-        height=280,
+        y_lim=[0, 4],
+        height=260,
         min_width=320,
     )
 
 
 def _drawn(frame: pd.DataFrame, y: str) -> Any:
     """New points of a plot, whose axis begins at 0 and ends above the highest."""
-    highest = float(frame[y].max()) if len(frame) else 0.0
-    return gr.LinePlot(frame, y_lim=[0, max(1.0, 1.1 * highest)])
+    if frame.empty:
+        return gr.skip()  # a plot that once was empty has no colours
+    return gr.LinePlot(frame, y_lim=[0, max(4.0, 1.1 * float(frame[y].max()))])
 
 
 COLUMNS: Final = ("name", "type", "state", "memory", "queue", "active", "pid")
 
 
-def models_table(components: Sequence[Mapping[str, Any]]) -> str:
-    """The components as a table."""
-    return look.table(COLUMNS, [_row(each) for each in components])
+def models_table(components: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> str:
+    """The components as a table; each model has the colour of its lines."""
+    return look.table(COLUMNS, [_row(each, colours.get(each["name"])) for each in components])
 
 
-def _row(component: Mapping[str, Any]) -> list[str]:
+def _row(component: Mapping[str, Any], colour: str | None) -> list[str]:
+    mark = f'<span class="mc-mark" style="background: {colour}"></span>' if colour else ""
     state = component["state"]
     loading = component.get("loading")
     told = state
@@ -122,7 +136,7 @@ def _row(component: Mapping[str, Any]) -> list[str]:
         cell += f'<div class="mc-error-line">{html.escape(component["error"])}</div>'
     memory = [f"{html.escape(pool)} {size_in_words(size)}" for pool, size in component["memory"].items()]
     return [
-        html.escape(component["name"]),
+        mark + html.escape(component["name"]),
         html.escape(component["type"]),
         cell,
         "<br>".join(memory) or "–",

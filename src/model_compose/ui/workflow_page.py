@@ -24,6 +24,8 @@ _MOST_SHOWN: Final = 5
 #: A page is told of new text at most so often.
 _EVERY_S: Final = 0.03
 
+WAITING: Final = "waiting"
+
 Updates = dict[Any, Any]
 
 
@@ -92,14 +94,14 @@ class WorkflowPage:
             given = await asyncio.to_thread(together, self._inputs, values)
             async for event in paced(self._sessions.run(self._id, given, request), said):
                 if event is None:
-                    yield {self._text: gr.update(value=said.text, visible=True)}
+                    yield {self._text: gr.update(value=said.text, visible=True), self._course: told(said)}
                 elif event.name == "end":
                     yield await self._end(event.data, values)
                 else:
-                    yield {self._course: look.course(said.course, said.progress)}
+                    yield {self._course: told(said)}
         except Exception as error:  # noqa: BLE001  the page tells it, and can be used again
-            told = look.error(explained(error))
-            yield {self._error: gr.update(value=told, visible=True), self._course: look.course()}
+            why = look.error(explained(error))
+            yield {self._error: gr.update(value=why, visible=True), self._course: look.course()}
         yield {self._run: gr.update(interactive=True), self._stop: gr.update(interactive=False)}
 
     def _begin(self) -> Updates:
@@ -108,7 +110,7 @@ class WorkflowPage:
             self._run: gr.update(interactive=False),
             self._stop: gr.update(interactive=True),
             self._error: gr.update(visible=False),
-            self._course: look.course("waiting"),
+            self._course: look.course(WAITING),
         }
 
     async def _end(self, record: Mapping[str, Any], values: Sequence[Any]) -> Updates:
@@ -127,8 +129,8 @@ class WorkflowPage:
     def _show(self, output: Any, before: str | None) -> Updates:
         """Show an output; reads and writes files."""
         seen: Shown = shown(output)
-        paths = [self._shelf.put(each.blob) for each in seen.images]
-        files = [self._shelf.put(each.blob) for each in [*seen.images, *seen.files]]
+        paths = [self._shelf.put(each.blob, each.name) for each in seen.images]
+        files = [self._shelf.put(each.blob, each.name) for each in [*seen.images, *seen.files]]
         updates: Updates = {self._text: gr.update(visible=False)}
         if seen.text is not None:
             updates[self._text] = gr.update(value=seen.text, visible=True)
@@ -172,7 +174,7 @@ class Said:
 
     def __init__(self) -> None:
         self.text = ""
-        self.course = "waiting"
+        self.course = WAITING
         self.progress: tuple[int, int] | None = None
         self._jobs: dict[str, str] = {}
 
@@ -181,6 +183,7 @@ class Said:
         match event.name:
             case "chunk" if event.data is not None:
                 piece = event.data
+                self.course = "" if self.course == WAITING else self.course
                 self.text += piece if isinstance(piece, str) else msgspec.json.encode(piece).decode() + "\n"
                 return True
             case "progress":
@@ -190,6 +193,11 @@ class Said:
                 self._jobs[event.data["id"]] = event.data["state"]
                 self.course = " · ".join(f"{name}: {state}" for name, state in self._jobs.items())
         return False
+
+
+def told(said: Said) -> str:
+    """How far a run is, as its page shows it."""
+    return look.course(said.course, said.progress)
 
 
 async def paced(events: AsyncGenerator[Event], said: Said) -> AsyncGenerator[Event | None]:

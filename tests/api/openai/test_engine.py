@@ -110,12 +110,8 @@ async def test_what_an_engine_can_do_it_does(tmp_path: Path) -> None:
             service, "chat/completions", model="tiny", messages=HELLO, response_format=wrong
         )
         assert error["param"] == "response_format"
-        typed = await client.responses.create(
-            model="tiny",
-            input="salve",
-            max_output_tokens=40,
-            text={"format": {"type": "json_schema", "name": "it", "schema": schema}},
-        )
+        text: Any = {"format": {"type": "json_schema", "name": "it", "schema": schema}}
+        typed = await client.responses.create(model="tiny", input="salve", max_output_tokens=40, text=text)
         assert json.loads(typed.output_text).keys() == {"a"}
 
         # What it does not have

@@ -133,10 +133,20 @@ component:
   temperature: 0
   options: {{chat_template: "{TEMPLATE}"}}
 """
-    given: Any = {"model": "chat", "messages": said("Sing a loud song for me, please."), "max_tokens": 120}
+    # A model that small needs to be shown how it goes.
+    function = {"name": "dance", "arguments": "{}"}
+    shown: Any = []
+    for name in ("first", "second"):
+        called = [{"id": name, "type": "function", "function": function}]
+        shown += [*said("Dance!"), {"role": "assistant", "content": None, "tool_calls": called}]
+        shown += [{"role": "tool", "tool_call_id": name, "content": "done"}]
     async with served(text, tmp_path) as (_, client):
         answer = await client.chat.completions.create(
-            **given, tools=[TOOL, OTHER], tool_choice={"type": "function", "function": {"name": "dance"}}
+            model="chat",
+            messages=[*shown, *said("Dance!")],
+            max_tokens=60,
+            tools=[TOOL, OTHER],
+            tool_choice={"type": "function", "function": {"name": "dance"}},
         )
     assert answer.choices[0].finish_reason == "tool_calls"
     calls = answer.choices[0].message.tool_calls or []
