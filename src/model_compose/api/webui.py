@@ -43,6 +43,9 @@ PATH: Final = "/ui"
 #: How soon idle connections are told that the service stops.
 _LOOK_S: Final = 0.25
 
+#: That it died may be known so much later than its connections break.
+_NEWS_S: Final = 1.0
+
 _CREDENTIALS: Final = ("authorization", "x-api-key")
 
 #: These are between two neighbours, and not for those behind them. RFC 9110, section 7.6.1
@@ -127,8 +130,18 @@ class WebUi:
         except ModelComposeError as error:
             await respond_error(send, error)
             return
+        await self._exchange(pages, scope, receive, send)
+
+    async def _exchange(self, pages: Pages, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(scope, receive, send, self._app.project.controller.max_body, self._leaving)
-        await until_gone(exchange.gone, exchange.pass_on(pages.client))
+        try:
+            await until_gone(exchange.gone, exchange.pass_on(pages.client))
+        except httpx2.TransportError as error:
+            if await pages.ended(_NEWS_S) and exchange.can_be_repeated:
+                await self(scope, receive, send)
+                return
+            told = ServiceError(f"the web UI does not answer: {type(error).__name__}", hint="try once more")
+            await respond_error(send, told)
 
     def _begin(self, scope: Scope) -> asyncio.Task[Pages]:
         """The process that makes the pages, which is started if it does not run."""
@@ -207,7 +220,8 @@ class _Exchange:
         self._leaving = leaving
         self._sent = asyncio.Event()
         self._answered = False
-        if not (header(scope, b"content-length") or header(scope, b"transfer-encoding")):
+        self.can_be_repeated = not (header(scope, b"content-length") or header(scope, b"transfer-encoding"))
+        if self.can_be_repeated:
             self._sent.set()
 
     async def gone(self) -> Any:
@@ -222,16 +236,15 @@ class _Exchange:
             async with contextlib.aclosing(response):
                 await self._pass_back(response)
         except ModelComposeError as error:
-            await self._failed(error)
-        except httpx2.HTTPError as error:
-            await self._failed(ServiceError(f"the web UI does not answer: {type(error).__name__}"))
+            if self._answered:
+                raise
+            await respond_error(self._send, error)
+        except httpx2.TransportError as error:
+            if self._answered:
+                raise ServiceError(f"the web UI broke off: {type(error).__name__}") from error
+            raise
         finally:
             self._sent.set()
-
-    async def _failed(self, error: ModelComposeError) -> None:
-        if self._answered:
-            raise error
-        await respond_error(self._send, error)
 
     def _request(self, client: httpx2.AsyncClient) -> httpx2.Request:
         scope = self._scope

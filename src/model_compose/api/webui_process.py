@@ -29,6 +29,8 @@ _LAST_LINES: Final = 20
 #: What its lines in the log are about.
 _AS: Final = {"component": "web UI"}
 
+MODULE: Final = "model_compose.ui"
+
 _NUMBERS: Final = itertools.count()
 
 
@@ -70,7 +72,7 @@ class Pages:
         socket = str(Path(settings.folder, f"pages-{next(_NUMBERS)}.sock"))
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-u", "-m", "model_compose.ui"),
+                *(sys.executable, "-u", "-m", MODULE),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -96,6 +98,11 @@ class Pages:
     def running(self) -> bool:
         """Whether it has not ended."""
         return self._process.returncode is None
+
+    async def ended(self, within_s: float) -> bool:
+        """Wait so long for its end; -> whether it has ended."""
+        await asyncio.wait([self._reading], timeout=within_s)
+        return not self.running
 
     async def stop(self) -> None:
         """End it, and whatever it started. It has nothing to lose."""

@@ -53,7 +53,7 @@ def main() -> None:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    sys.addaudithook(_stay_here)
+    sys.addaudithook(stay_here)
     threading.Thread(target=_end_with_the_service, daemon=True).start()
     asyncio.run(_serve(settings, files))
 
@@ -100,7 +100,7 @@ async def _serve(settings: Settings, files: Path) -> None:
     await uvicorn.Server(config).serve()
 
 
-def _stay_here(event: str, details: tuple[Any, ...]) -> None:
+def stay_here(event: str, details: tuple[Any, ...]) -> None:
     """Refuse to speak with other machines: what libraries would fetch, or a page asks them to fetch."""
     if event in ("socket.connect", "socket.sendto") and not isinstance(details[1], str | bytes):
         raise PermissionError(f"the web UI calls nobody, and would call {details[1]}")

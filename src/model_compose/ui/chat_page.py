@@ -42,7 +42,7 @@ class ChatPage:
             allow_tags=False,
             elem_classes="mc-chat",
         )
-        self._error = gr.HTML(visible=False, padding=False)
+        self._error = gr.HTML("", padding=False)
         self._course = gr.HTML(look.course(), padding=False)
         with gr.Row(equal_height=True):
             self._message = gr.Textbox(
@@ -75,7 +75,7 @@ class ChatPage:
         self._clear.click(self._empty, None, [self._chat, self._error, self._course], queue=False, **quiet)
 
     def _empty(self) -> list[Any]:
-        return [[], gr.update(visible=False), look.course()]
+        return [[], "", look.course()]
 
     async def _answer(
         self, request: gr.Request, message: str, history: Sequence[Any], system: str | None, *values: Any
@@ -107,7 +107,7 @@ class ChatPage:
         return {
             self._chat: turn,
             self._message: "",
-            self._error: gr.update(visible=False),
+            self._error: "",
             self._course: look.course(WAITING),
             self._send: gr.update(interactive=False),
             self._stop: gr.update(interactive=True),
@@ -138,7 +138,7 @@ class ChatPage:
         return {
             self._chat: before,
             self._message: message,
-            self._error: gr.update(value=look.error(error), visible=True),
+            self._error: look.error(error),
             self._course: look.course(),
         }
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import gradio as gr
 import msgspec
 
+from model_compose.errors import ModelComposeError
 from model_compose.types import Blob
 from model_compose.ui import look
 from model_compose.ui.blobs import Shelf
@@ -53,7 +54,7 @@ class WorkflowPage:
 
     def _outputs(self) -> None:
         self._course = gr.HTML(look.course("What it gives appears here."), padding=False)
-        self._error = gr.HTML(visible=False, padding=False)
+        self._error = gr.HTML("", padding=False)
         self._text = gr.Textbox(
             label="Output",
             lines=8,
@@ -100,38 +101,45 @@ class WorkflowPage:
                 else:
                     yield {self._course: told(said)}
         except Exception as error:  # noqa: BLE001  the page tells it, and can be used again
-            why = look.error(explained(error))
-            yield {self._error: gr.update(value=why, visible=True), self._course: look.course()}
+            yield self._failed(explained(error), look.course())
         yield {self._run: gr.update(interactive=True), self._stop: gr.update(interactive=False)}
 
     def _begin(self) -> Updates:
-        hidden = {part: gr.update(visible=False) for part in self._parts}
-        return hidden | {
+        """What came before stays until there is something new."""
+        return {
             self._run: gr.update(interactive=False),
             self._stop: gr.update(interactive=True),
-            self._error: gr.update(visible=False),
+            self._error: "",
             self._course: look.course(WAITING),
         }
 
     async def _end(self, record: Mapping[str, Any], values: Sequence[Any]) -> Updates:
         took = look.course(spent(record))
-        if record["status"] != "completed":
-            if record["status"] == "cancelled":
+        match record["status"]:
+            case "completed":
+                before = None if self._before is None else values[self._before]
+                found = await asyncio.to_thread(self._show, record.get("output"), before)
+                return {self._course: took, **self._only(found)}
+            case "cancelled":
                 return {self._course: look.course("stopped")}
-            return {
-                self._course: took,
-                self._error: gr.update(value=look.error(failure(record)), visible=True),
-                self._text: gr.update(visible=False),
-            }
-        before = None if self._before is None else values[self._before]
-        return {self._course: took, **await asyncio.to_thread(self._show, record.get("output"), before)}
+        return self._failed(failure(record), took)
+
+    def _failed(self, error: ModelComposeError, course: str) -> Updates:
+        return {self._error: look.error(error), self._course: course, **self._only({})}
+
+    def _only(self, updates: Updates) -> Updates:
+        """These parts, and no others.
+
+        All of it is one update: Gradio may lose a part that is hidden and shown again at once.
+        """
+        return {part: gr.update(visible=False) for part in self._parts} | updates
 
     def _show(self, output: Any, before: str | None) -> Updates:
         """Show an output; reads and writes files."""
         seen: Shown = shown(output)
         paths = [self._shelf.put(each.blob, each.name) for each in seen.images]
         files = [self._shelf.put(each.blob, each.name) for each in [*seen.images, *seen.files]]
-        updates: Updates = {self._text: gr.update(visible=False)}
+        updates: Updates = {}
         if seen.text is not None:
             updates[self._text] = gr.update(value=seen.text, visible=True)
             updates[self._marked] = gr.update(visible=True)
