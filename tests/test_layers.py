@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "model_compose"
 #: From the bottom up; a module imports from its own layer and from those before it.
 LAYERS = (
     ("about", "errors", "frames", "types"),
+    ("ui",),  # a process of its own, that knows nothing of the service but its HTTP API
     ("config",),
     ("sources",),
     ("drivers",),
@@ -32,7 +33,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 #: Libraries that compute, and what pulls them in: no check of a file, no gateway and no help text needs one.
 HEAVY = (
-    *("PIL", "cv2", "diffusers", "gguf", "numpy", "onnxruntime", "peft", "safetensors", "spandrel"),
+    *("PIL", "cv2", "diffusers", "gguf", "gradio", "numpy", "onnxruntime", "peft", "safetensors", "spandrel"),
     *("torch", "transformers", "vllm", "xllamacpp"),
 )
 
@@ -72,7 +73,7 @@ def test_a_module_imports_from_its_own_layer_or_from_below(path: Path) -> None:
 def test_an_engine_s_library_is_imported_only_where_the_engine_runs(path: Path) -> None:
     parts = path.relative_to(PACKAGE).parts
     runs = len(parts) > 2 and parts[0] in ("drivers", "tasks") and parts[-1] != "spec.py"
-    runs = runs or parts in IN_WORKERS
+    runs = runs or parts in IN_WORKERS or parts[0] == "ui"
     found = [
         f"{path}:{line}: {module}"
         for module, line in imports(path)

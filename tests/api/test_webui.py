@@ -128,21 +128,24 @@ async def test_the_pages_of_another_process_come_through_our_port(tmp_path: Path
         assert again.pid != process.pid
 
         # A page that is open does not keep the service from ending.
-        open_page = asyncio.create_task(_read(service, "/ui/gradio_api/heartbeat/abc"))
-        await service.eventually(lambda: len(service.server.server_state.tasks) > 0, "the page is open")
+        opened = asyncio.Event()
+        open_page = asyncio.create_task(_read(service, "/ui/gradio_api/heartbeat/abc", opened))
+        await opened.wait()
         ended = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - ended < 20  # and not the 35 s of those who hang on
-    assert b"ALIVE" in await open_page
+    await open_page
     assert not again.is_running()
 
 
-async def _read(service: Service, path: str) -> bytes:
+async def _read(service: Service, path: str, opened: asyncio.Event) -> None:
     headers = service.client.headers
     async with (
         httpx2.AsyncClient(base_url=service.url, headers=headers) as client,
         client.stream("GET", path, timeout=60) as response,
     ):
-        return b"".join([piece async for piece in response.aiter_bytes()])
+        async for piece in response.aiter_bytes():
+            assert b"ALIVE" in piece
+            opened.set()
 
 
 @pytest.mark.process

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tests.config.projects import MODEL, errors, mistake, project, told, underlined
 
-from model_compose.config.schema import Controller
+from model_compose.config.schema import Controller, WebUi
 
 COMPONENT = f"component: {{{MODEL}}}\n"
 
@@ -55,7 +55,24 @@ def test_the_address_stands_in_the_controller_or_in_its_adapter(text: str) -> No
             "`queue-subscriber` as `type` of the adapter of the controller is known, and not supported yet",
             "queue-subscriber",
         ),
-        ("{webui: {driver: gradio}}", "`webui` of the controller is known, and not supported yet", "webui"),
+        (
+            "{webui: {driver: static}}",
+            "`static` as `driver` of `webui` of the controller is known, and not supported yet",
+            "static",
+        ),
+        (
+            "{webui: {static_dir: ./site}}",
+            "`static_dir` of `webui` of the controller is known, and not supported yet",
+            "static_dir",
+        ),
+        ("{webui: {porr: 1}}", "unknown field `porr` in `webui` of the controller", "porr"),
+        ("{webui: {host: localhost}}", "`host` of `webui` needs a `port` beside it", "localhost"),
+        ("{port: 81, webui: {port: 81}}", "port 81 is the service's own", "81"),
+        (
+            "{webui: {host: 0.0.0.0, port: 81}}",
+            "`0.0.0.0` is reachable from other machines, and nobody is asked for a key",
+            "0.0.0.0",
+        ),
         (
             "{host: 0.0.0.0}",
             "`0.0.0.0` is reachable from other machines, and nobody is asked for a key",
@@ -150,3 +167,15 @@ def test_the_size_of_a_body_may_have_a_unit(written: str, size: int) -> None:
 def test_the_service_may_stop_at_once() -> None:
     assert controller("{shutdown_timeout: 0}").shutdown_timeout == 0
     assert controller("{shutdown_timeout: 1m}").shutdown_timeout == 60
+
+
+@pytest.mark.parametrize("text", ["{}", "{webui: true}", "{webui: {}}", "{webui: {driver: gradio}}"])
+def test_there_are_pages_unless_the_file_says_otherwise(text: str) -> None:
+    assert controller(text).ui == WebUi()
+    assert controller("{webui: false}").ui is None
+
+
+def test_pages_may_have_an_address_of_their_own() -> None:
+    apart = controller("{port: 80, webui: {host: localhost, port: 80}}")
+    assert apart.hosts == ("127.0.0.1", "localhost")
+    assert controller("{webui: {port: 81}}").hosts == ("127.0.0.1",)

@@ -12,7 +12,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,9 +21,6 @@ from model_compose.api.asgi import header
 from model_compose.api.openai.errors import refuse
 from model_compose.config.schema import ApiKey
 from model_compose.errors import Forbidden, NotFound, Unauthorized
-
-#: Says no, in the form in which the caller expects errors.
-Refuse = Callable[[Scope, Send, Exception], Awaitable[None]]
 
 _OPEN = "/livez"
 

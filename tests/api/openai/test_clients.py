@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,6 +40,8 @@ try:
 except NotFoundError as error:
     print(error.code)
 """
+
+NODE_COMMAND = str(Path(sys.executable).with_name("node"))
 
 NODE = """
 import OpenAI from "openai";
@@ -122,16 +123,12 @@ async def test_openais_client_for_python(tmp_path: Path) -> None:
     assert missing == "model_not_found"
 
 
-@pytest.mark.skipif(
-    not (shutil.which("node") and (NODE_CLIENTS / "node_modules" / "openai").is_dir()),
-    reason="run `python scripts/test_clients.py`, which needs npm",
-)
 async def test_openais_client_for_node(tmp_path: Path) -> None:
     program = tmp_path / "client.mjs"
     program.write_text(NODE)
     (tmp_path / "node_modules").symlink_to(NODE_CLIENTS / "node_modules")
     async with url(tmp_path) as base:
-        *answers, vectors, missing = await printed("node", program, base, QUESTION, cwd=tmp_path)
+        *answers, vectors, missing = await printed(NODE_COMMAND, program, base, QUESTION, cwd=tmp_path)
     assert answers == [answers[0]] * 3
     assert answers[0].startswith("Photosynthesis is")
     assert json.loads(vectors) == [384] * 3
