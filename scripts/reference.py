@@ -38,6 +38,7 @@ from model_compose.config.schema import (
     Controller,
     JobKeys,
     Settings,
+    WebUi,
     WorkflowKeys,
 )
 from model_compose.config.spec import Field, TaskSpec, fields_of
@@ -68,6 +69,7 @@ def file_page() -> Iterator[str]:
         "| `listener`, `listeners` | one listener, or a list of them |\n" + rows(fields_of(Settings)) + "\n"
     )
     yield from section(2, "controller", Controller)
+    yield from section(2, "webui of the controller", WebUi)
     yield from section(2, "A listener", ListenerKeys)
     yield from section(2, "A callback, of a listener of type http-callback", CallbackKeys)
     yield from section(2, "A trigger, of a listener of type http-trigger", TriggerKeys)

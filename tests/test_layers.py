@@ -33,8 +33,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 #: Libraries that compute, and what pulls them in: no check of a file, no gateway and no help text needs one.
 HEAVY = (
-    *("PIL", "cv2", "diffusers", "gguf", "gradio", "numpy", "onnxruntime", "peft", "safetensors", "spandrel"),
-    *("torch", "transformers", "vllm", "xllamacpp"),
+    *("PIL", "cv2", "diffusers", "gguf", "gradio", "numpy", "onnxruntime", "pandas", "peft"),
+    *("safetensors", "spandrel", "torch", "transformers", "vllm", "xllamacpp"),
 )
 
 #: What workers of several tasks share, and nobody else imports.

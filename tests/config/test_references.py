@@ -73,7 +73,11 @@ def test_what_is_there_is_not_told(text: str) -> None:
         ("{'*': '${index.rows}'}", "`${index.rows}`: there is no `index` here", "it is there inside"),
         ("${input[].a}", "`${input[].a}`: `input` has no pieces here", "write `input`, without the `[]`"),
         ("${inptu[].a}", "`${inptu[].a}`: there is no `inptu[]` here", "did you mean"),
-        ("${gateway:8090.url}", "`${gateway:8090.url}`: gateways are known, and not supported yet", "valid: "),
+        (
+            "${gateway:8090.url}",
+            "`${gateway:8090.url}`: gateways are known, and not supported yet",
+            "valid: ",
+        ),
         ("${context.user}", "`${context.user}`: `context` has no `user`", "valid: `run_id`, `task_id`"),
         ("${jobs}", "`${jobs}`: name the output of a job", "such as `${jobs.NAME.output}`"),
         ("${jobs.a}", "`${jobs.a}`: name the output of a job", "such as `${jobs.a.output}`"),

@@ -127,7 +127,7 @@ def _keep_folder(model: Path, cache: Cache, source: PypiSource) -> None:
             revision="0.1.0",
             sha256=hashlib.sha256(str(source).encode()).hexdigest(),
             size_bytes=0,
-            fill=lambda to: shutil.copytree(model, to, dirs_exist_ok=True),  # type: ignore[arg-type,return-value]
+            fill=lambda to: shutil.copytree(model, to, dirs_exist_ok=True),  # type: ignore[arg-type]
         )
 
 

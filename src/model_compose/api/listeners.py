@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs, parse_qsl
 
 import msgspec
-import uvicorn
 from msgspec import UNSET
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,7 +19,7 @@ from model_compose.api.access import Access, caller_of
 from model_compose.api.asgi import header, read_body, respond, respond_error, respond_json
 from model_compose.api.bodies import refuse_deep
 from model_compose.api.guard import Guard
-from model_compose.api.server import listen, tls_options
+from model_compose.api.server import Quiet, listen, tls_options
 from model_compose.api.status import error_body, headers_of, status_of
 from model_compose.compose.app import App
 from model_compose.config.expression import Scope as Names
@@ -87,7 +86,8 @@ def told(route: Route) -> str:
 @contextlib.asynccontextmanager
 async def listening(app: App, ports: Ports) -> AsyncIterator[None]:
     """Serve the listeners until the end of the block."""
-    servers = [_Server(listener_app(app, each), app) for each in ports.listeners]
+    tls = tls_options(app.project.controller.tls, app.project.folder)
+    servers = [Quiet(listener_app(app, each), _LAST_WORDS_S, **tls) for each in ports.listeners]
     tasks = [
         asyncio.create_task(server.serve(sockets=[sock]), name="listener")
         for server, sock in zip(servers, ports.sockets, strict=True)
@@ -103,32 +103,6 @@ async def listening(app: App, ports: Ports) -> AsyncIterator[None]:
             await asyncio.wait(tasks)
         for task in tasks:
             task.result()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn beside another one, which hears the signals."""
-
-    def __init__(self, asgi: ASGIApp, app: App) -> None:
-        super().__init__(
-            uvicorn.Config(
-                asgi,
-                loop="none",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=_LAST_WORDS_S,
-                **tls_options(app.project.controller.tls, app.project.folder),
-            )
-        )
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own way with signals: not here."""
-        yield
 
 
 def listener_app(app: App, listener: Listener) -> ASGIApp:

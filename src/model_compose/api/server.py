@@ -61,12 +61,13 @@ def tls_options(tls: Tls | None, folder: Path) -> dict[str, Any]:
     return {"ssl_certfile": certificate, "ssl_keyfile": key}
 
 
-class Server(uvicorn.Server):
-    """uvicorn, with our own way of stopping: runs end or are told to, children end, exit code 0."""
+class Quiet(uvicorn.Server):
+    """uvicorn in a process that is not its own: it hears no signals, and neither logs nor names itself.
 
-    def __init__(self, asgi: ASGIApp, app: App) -> None:
-        controller = app.project.controller
-        timeout = controller.shutdown_timeout
+    grace_s  what responses may take to end when it stops
+    """
+
+    def __init__(self, asgi: ASGIApp, grace_s: int, **more: Any) -> None:
         super().__init__(
             uvicorn.Config(
                 asgi,
@@ -78,10 +79,24 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=int(timeout) + LAST_WORDS_S,
-                **tls_options(controller.tls, app.project.folder),
+                timeout_graceful_shutdown=grace_s,
+                **more,
             )
         )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own way with signals: not here."""
+        yield
+
+
+class Server(Quiet):
+    """The service, with our own way of stopping: runs end or are told to, children end, exit code 0."""
+
+    def __init__(self, asgi: ASGIApp, app: App) -> None:
+        controller = app.project.controller
+        grace_s = int(controller.shutdown_timeout) + LAST_WORDS_S
+        super().__init__(asgi, grace_s, **tls_options(controller.tls, app.project.folder))
         self._app = app
         self._stopping: asyncio.Task[None] | None = None
 
@@ -90,11 +105,6 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own way with signals: not here."""
-        yield
 
     def stop(self) -> None:
         """Take no new connections, and let runs end; asked again, cancel them."""

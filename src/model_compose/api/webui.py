@@ -13,19 +13,18 @@ import contextlib
 import importlib.util
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from http import HTTPStatus
 from typing import Any, Final
 
 import httpx2
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_compose.about import install_command
 from model_compose.api.asgi import header, respond, respond_error, until_gone
-from model_compose.api.server import listen
+from model_compose.api.server import Quiet, listen
 from model_compose.api.webui_process import Pages, Settings
 from model_compose.compose.app import App
 from model_compose.config.schema import Controller
@@ -310,31 +309,12 @@ async def _until(over: asyncio.Event, pieces: AsyncIterator[bytes]) -> AsyncGene
         waiting.cancel()
 
 
-class Beside(uvicorn.Server):
+class Beside(Quiet):
     """The service once more, on a Unix socket in a folder that is ours."""
 
     def __init__(self, asgi: ASGIApp, path: str) -> None:
-        super().__init__(
-            uvicorn.Config(
-                asgi,
-                uds=path,
-                loop="none",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
+        super().__init__(asgi, 1, uds=path)
         self._path = path
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own way with signals: not here."""
-        yield
 
     async def begin(self) -> None:
         """Listen."""

