@@ -204,7 +204,7 @@ async def test_closing_ends_calls_and_processes(tmp_path: Path) -> None:
             with pytest.raises(Interrupted):
                 await call.outcome()
         assert gone(worker.pid)
-        assert not models.scratch.exists()
+    assert not models.scratch.exists()
 
 
 async def test_closing_while_a_worker_starts_leaves_no_process() -> None:
