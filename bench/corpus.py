@@ -21,8 +21,9 @@ DIMENSION = 384
 
 _CACHE = Path(__file__).parents[1] / ".cache" / "vectors"
 _SENTENCE = re.compile(r"(?<=[.!?:])\s+(?=[A-Z`])|\n\s*\n")
-_WORDS = range(4, 41)
+_WORDS = range(4, 25)
 _ENOUGH = 150_000
+_PART = 2_000
 
 
 def sentences() -> Iterator[str]:
@@ -57,20 +58,26 @@ def vectors() -> tuple[Any, Any]:
     kept = _CACHE / f"minilm-{COUNT}.npy"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        made = _embedded()
+        parts = _embedded()
         part = kept.with_suffix(".part.npy")
-        np.save(part, made)
+        np.save(part, np.concatenate([np.load(each) for each in parts]))
         part.replace(kept)
+        for each in parts:
+            each.unlink()
     made = np.load(kept)
     return made[:COUNT], made[COUNT : COUNT + QUERIES]
 
 
-def _embedded() -> Any:
-    """Vectors of as many sentences, taken evenly from those found; the last are the queries."""
+def _embedded() -> list[Path]:
+    """Files with the vectors of as many sentences, taken evenly from those found; the last are the queries.
+
+    It takes the better part of an hour on two cores, so one that is ended goes on where it was.
+    """
     import itertools
     import random
     import warnings
 
+    import numpy as np
     from sentence_transformers import SentenceTransformer
 
     with warnings.catch_warnings():
@@ -80,4 +87,13 @@ def _embedded() -> Any:
     chosen = random.Random(0).sample(found, COUNT + QUERIES)
     print(f"     embedding {len(chosen):,} of {len(found):,} sentences, once", flush=True)
     model = SentenceTransformer(str(minilm_hf()), device="cpu")
-    return model.encode(chosen, batch_size=64, normalize_embeddings=True, convert_to_numpy=True)
+    parts = []
+    for start in range(0, len(chosen), _PART):
+        path = _CACHE / f"minilm-{COUNT}-{start}.npy"
+        parts.append(path)
+        if not path.exists():
+            some = model.encode(chosen[start : start + _PART], batch_size=64, normalize_embeddings=True)
+            beside = path.with_suffix(".part.npy")
+            np.save(beside, some)
+            beside.replace(path)
+    return parts

@@ -151,12 +151,16 @@ class WebUi:
             self._starting = None  # who waits for the page hears why; whoever comes next tries again
             return before
         caller = {name: header(scope, name.encode()).decode("latin-1") for name in _CREDENTIALS}
-        start = self._start({name: value for name, value in caller.items() if value})
+        gone = before.result() if before is not None else None
+        start = self._start({name: value for name, value in caller.items() if value}, gone)
         self._starting = asyncio.create_task(start, name="web UI")
         return self._starting
 
-    async def _start(self, caller: dict[str, str]) -> Pages:
+    async def _start(self, caller: dict[str, str], gone: Pages | None) -> Pages:
+        """Start the process, in place of one that has ended perhaps."""
         assert self._api is not None
+        if gone is not None:
+            await gone.stop()
         reaper, controller = self._app.reaper, self._app.project.controller
         folder = reaper.scratch / "ui"
         folder.mkdir(exist_ok=True)

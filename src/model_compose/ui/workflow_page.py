@@ -213,17 +213,33 @@ async def paced(events: AsyncGenerator[Event], said: Said) -> AsyncGenerator[Eve
     loop = asyncio.get_running_loop()
     told = 0.0
     grown = False
+    coming: asyncio.Future[Event | None] | None = None
     async with contextlib.aclosing(events):
-        async for event in events:
-            grown = said.hear(event) or grown
-            if event.name != "chunk":
-                if grown:
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(events, None))
+                # The last piece before a pause is told when its time has come, whatever follows.
+                wait_s = max(0.0, told + _EVERY_S - loop.time()) if grown else None
+                await asyncio.wait([coming], timeout=wait_s)
+                if not coming.done():
+                    told, grown = loop.time(), False
                     yield None
-                grown = False
+                    continue
+                event, coming = coming.result(), None
+                if event is not None and event.name == "chunk":
+                    grown = said.hear(event) or grown
+                    continue
+                if grown:
+                    grown = False
+                    yield None
+                if event is None:
+                    return
+                said.hear(event)
                 yield event
-            elif loop.time() - told > _EVERY_S:
-                told, grown = loop.time(), False
-                yield None
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait([coming])
 
 
 def spent(record: Mapping[str, Any]) -> str:
