@@ -225,9 +225,11 @@ def test_a_conversation(echoes: Site, tmp_path: Path) -> None:
     with echoes.page("w-chat", **WITH_KEY) as page:
         message = page.get_by_placeholder("Message")
         answers = page.locator(".mc-chat .bot.message")
+        message.press("Enter")
         message.fill("hello **there**")
         message.press("Enter")
         expect(answers).to_have_text("hello there")
+        expect(page.get_by_text("Error", exact=True)).to_have_count(0)
         expect(answers.locator("strong")).to_have_text("there")
         expect(message).to_have_value("")
         message.fill(f"chunks:3 wait:{tmp_path}/go chunks:5")

@@ -81,7 +81,7 @@ class ChatPage:
         self, request: gr.Request, message: str, history: Sequence[Any], system: str | None, *values: Any
     ) -> AsyncGenerator[Updates]:
         if not message.strip():
-            yield {}
+            yield {self._error: ""}
             return
         before = [{"role": each["role"], "content": text_of(each["content"])} for each in history or ()]
         turn = [*before, {"role": "user", "content": message}]
