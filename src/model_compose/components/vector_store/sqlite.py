@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,7 @@ _READERS: Final = min(4, os.cpu_count() or 1)
 #: What sqlite-vec takes; see `vec0_create` in its source.
 _MOST_DIMENSIONS: Final = 8192
 _LARGEST: Final = 2**63
+_BUSY_S: Final = 0.005
 
 _COLLECTIONS: Final = """create table if not exists collections (
     number integer primary key, name text not null unique, dimension integer not null, metric text not null
@@ -386,9 +388,24 @@ class _Connections:
         connection.enable_load_extension(True)
         connection.load_extension(sqlite_vec.loadable_path())
         connection.enable_load_extension(False)
-        connection.execute("pragma journal_mode = wal")
+        self._write_ahead(connection)
         connection.execute("pragma synchronous = full")
         return connection
+
+    def _write_ahead(self, connection: apsw.Connection) -> None:
+        """SQLite does not wait for its busy timeout where two connections to a new file ask for this."""
+        import apsw
+
+        until = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                connection.execute("pragma journal_mode = wal")
+            except apsw.BusyError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_BUSY_S)
+            else:
+                return
 
     def close(self) -> None:
         """Stop what runs, and close the file."""
