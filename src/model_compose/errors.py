@@ -18,7 +18,8 @@ and `cli/main.py` into exit codes; nobody else translates.
     ├── TimedOut               a limit of the file or the request ran out
     ├── Cancelled              the caller, or a sibling that failed, ended it
     ├── Interrupted            the service stopped while it ran
-    ├── DriverMissing          a library or an extra is not installed
+    ├── DriverMissing          a library, an extra or an environment is not installed
+    ├── InstallFailed          an environment could not be made
     ├── SourceError            weights could not be had
     │   ├── SourceNotFound     ... no such repository, revision, package or file
     │   ├── AccessDenied       ... a token is missing or not enough
@@ -241,6 +242,12 @@ class DriverMissing(ModelComposeError):
     """A library that a driver needs is not installed; the hint installs it."""
 
     code = "driver_missing"
+
+
+class InstallFailed(ModelComposeError):
+    """An environment could not be made; nothing of it is left."""
+
+    code = "install_failed"
 
 
 class SourceError(ModelComposeError):

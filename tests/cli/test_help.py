@@ -14,7 +14,7 @@ HelpOf = Callable[[str], str]
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
-    *("", "init", "check", "pull", "up", "down", "ps", "logs", "run", "restart", "stop", "mcp"),
+    *("", "init", "check", "install", "pull", "up", "down", "ps", "logs", "run", "restart", "stop", "mcp"),
     *("cache", "cache ls", "cache rm", "merge", "schema", "version"),
 )
 

@@ -40,7 +40,7 @@ def test_drivers(tmp_path: Path, driver: str) -> None:
     assert messages == [f"driver `{driver}` is known, and not supported yet"]
 
 
-@pytest.mark.parametrize("runtime", ["docker", "virtualenv", "apple-container"])
+@pytest.mark.parametrize("runtime", ["docker", "apple-container"])
 @pytest.mark.parametrize("form", ["runtime: %s", "runtime: {type: %s, image: x}"])
 def test_runtimes(tmp_path: Path, runtime: str, form: str) -> None:
     (message,) = told(MODEL % f", {form % runtime}", tmp_path)

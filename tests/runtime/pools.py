@@ -45,6 +45,7 @@ def echo(
     load_timeout_s: float | None = None,
     prepare: Callable[[LoadProgress], None] | None = None,
     environment: Mapping[str, str] | None = None,
+    python: str | None = None,
     **options: Any,
 ) -> ModelSetup:
     """An echo model; `size` is its estimate in bytes, `options` are those of the driver."""
@@ -61,7 +62,7 @@ def echo(
     async def prepared(progress: LoadProgress) -> Prepared:
         if prepare is not None:
             await asyncio.to_thread(prepare, progress)
-        return Prepared(load, environment or {}, {"host": size} if size else {})
+        return Prepared(load, environment or {}, {"host": size} if size else {}, python)
 
     return ModelSetup(
         ModelPlan(name, preload=False, keep_alive_s=keep_alive_s, max_queue=max_queue),

@@ -21,6 +21,7 @@ from model_compose.runtime.messages import (
     Done,
     Failed,
     Frames,
+    Hello,
     Hold,
     Lease,
     Leased,
@@ -67,6 +68,7 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
     st.just(Stop()),
 )
 to_gateway: st.SearchStrategy[ToGateway] = st.one_of(
+    st.builds(Hello, ids, texts, texts),
     st.builds(Loaded, st.just(ModelInfo(slots=4, details={"device": "cpu"})), sizes),
     st.builds(LoadFailed, errors),
     st.builds(Chunk, ids, raws),

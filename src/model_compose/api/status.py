@@ -25,6 +25,7 @@ _STATUS: Final[dict[type[errors.ModelComposeError], HTTPStatus]] = {
     errors.Unsupported: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Interrupted: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DriverMissing: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.InstallFailed: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.SourceError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ModelLoadError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ModelUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -10,10 +10,10 @@ import typer
 
 from model_compose.cli.options import AsJson, EnvFiles, Files, Selection, Variables
 from model_compose.cli.terminal import columns, fitted, paint, say, say_json, say_warning
-from model_compose.errors import ConfigError, ConfigErrors, Place
+from model_compose.errors import ConfigError, ConfigErrors, Note, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from model_compose.config.schema import Component, Job, Project, Workflow
     from model_compose.config.spec import Catalog
@@ -28,8 +28,8 @@ def check(
 ) -> None:
     """Find every mistake of the file. Also `validate`.
 
-    Nothing is started, downloaded or looked for: only the file is judged. The exit code is 2 if it is
-    wrong.
+    Nothing is started or downloaded. Only the file is judged, and is told which Python environments are
+    not installed yet. The exit code is 2 if it is wrong.
     """
     from model_compose.compose.catalog import BuiltIn
 
@@ -40,18 +40,32 @@ def check(
         if as_json:
             say_json({"ok": False, "mistakes": [_mistake(error) for error in errors.errors]})
         raise
+    notes = [*project.warnings, *_environments(project, catalog)]
     described = [_described(component, catalog) for component in project.components.values()]
     if as_json:
-        warnings = [_at(note.message, note.place) for note in project.warnings]
+        warnings = [_at(note.message, note.place) for note in notes]
         workflows = [_workflow(project, name) for name in project.workflows]
         known = {"components": described, "workflows": workflows, "listeners": _listeners(project)}
         say_json({"ok": True, **known, "warnings": warnings})
         return
-    for note in project.warnings:
+    for note in notes:
         say_warning(note)
         say("", sys.stderr)
     for line in _summary(project, described):
         say(line)
+
+
+def _environments(project: Project, catalog: Catalog) -> Iterator[Note]:
+    """What `up` would miss of the Pythons that run workers elsewhere, as far as the disk tells."""
+    from model_compose.components.model.spec import ModelConfig
+
+    configs = [each.config for each in project.components.values() if isinstance(each.config, ModelConfig)]
+    if not any(config.elsewhere for config in configs):
+        return
+    from model_compose.compose.models import missing_pythons, models_of
+
+    for error in missing_pythons(models_of(project, catalog)):
+        yield Note(f"{error}: {error.hint}" if error.hint else str(error))
 
 
 def _summary(project: Project, described: Sequence[dict[str, Any]]) -> list[str]:

@@ -17,7 +17,22 @@ import typer
 from typer.core import TyperGroup
 
 from model_compose.about import COMMAND
-from model_compose.cli import cache, check, control, down, init, logs, mcp, merge, ps, pull, run, schema, up
+from model_compose.cli import (
+    cache,
+    check,
+    control,
+    down,
+    init,
+    install,
+    logs,
+    mcp,
+    merge,
+    ps,
+    pull,
+    run,
+    schema,
+    up,
+)
 from model_compose.cli.options import Common, EnvFiles, Files, Selection, Variables
 from model_compose.cli.terminal import say, say_error
 from model_compose.errors import (
@@ -130,7 +145,7 @@ def commands() -> typer.Typer:
     )
     app.callback()(_common)
     for command in (
-        *(init.init, check.check, pull.pull, up.up, down.down, ps.ps, logs.logs, run.run),
+        *(init.init, check.check, install.install, pull.pull, up.up, down.down, ps.ps, logs.logs, run.run),
         *(control.restart, control.stop, merge.merge, mcp.mcp),
     ):
         app.command()(command)

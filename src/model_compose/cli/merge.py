@@ -67,7 +67,7 @@ def merge(
     model = _chosen(models_of(project, catalog), component)
     work = _work(model, catalog)
     chosen = _weights(model, weights or ())
-    require_drivers([model])
+    require_drivers([msgspec.structs.replace(model, environment=None, python=None)])  # it is done right here
     show = shown_on(sys.stderr, lambda name, text: say(f"{name}: {text}", sys.stderr))
     loaded = fetch(model, project.folder, show, threading.Event())
     options = load_options(model, loaded, cores(), output.absolute().parent, project.folder)

@@ -76,6 +76,8 @@ def _row(status: ComponentStatus) -> list[str]:
     engine = [f"{key} {value}" for key, value in info.details.items()] if info else []
     if info and info.context_length:
         engine.insert(0, f"{info.slots} x {info.context_length} tokens")
+    if status.python is not None:
+        engine.append(f"python {status.python.version} at {status.python.path}")
     memory = [
         size_text(n_bytes) if pool == "host" else f"{pool} {size_text(n_bytes)}"
         for pool, n_bytes in status.memory.items()

@@ -153,7 +153,7 @@ class App:
 
         Raises DriverMissing, or ServiceError if the stored runs cannot be read, before anything starts.
         """
-        models.require_drivers(self.models)
+        await asyncio.to_thread(models.require_drivers, self.models)
         components.require(self.project, self._catalog)
         left = await self._store.unfinished() if self._store is not None else []
         scratch = Path(tempfile.mkdtemp(prefix="model-compose-"))

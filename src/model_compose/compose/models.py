@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from model_compose.about import install_command
+from model_compose.about import COMMAND, install_command
 from model_compose.components.media import Media
 from model_compose.components.model.component import ModelComponent
 from model_compose.components.model.spec import (
@@ -21,11 +21,12 @@ from model_compose.components.model.spec import (
     source_of,
     task_driver,
 )
+from model_compose.compose.environments import Environment, absolute, environment_of, require, shared
 from model_compose.config.quantities import Percent
 from model_compose.config.schema import Component, Project
 from model_compose.config.spec import Catalog, DriverSpec, TaskDriver, TaskSpec
 from model_compose.drivers.contract import LoadedAdapter, LoadOptions, LoadProgress
-from model_compose.errors import DriverMissing
+from model_compose.errors import DriverMissing, InstallFailed, ModelComposeError
 from model_compose.runtime.call import Decoders
 from model_compose.runtime.host import named
 from model_compose.runtime.memory import installed_bytes
@@ -44,7 +45,11 @@ ShowProgress = Callable[[str], Progress]
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model component with the specs that it resolved to."""
+    """A model component with the specs that it resolved to.
+
+    environment  that of its own, if it has one
+    python       what runs its worker; None: the service's
+    """
 
     component: Component
     config: ModelConfig
@@ -52,6 +57,8 @@ class Model(msgspec.Struct, frozen=True):
     driver: DriverSpec
     how: TaskDriver
     implementation: str
+    environment: Environment | None
+    python: str | None
 
     @property
     def name(self) -> str:
@@ -69,11 +76,13 @@ class Model(msgspec.Struct, frozen=True):
 def models_of(project: Project, catalog: Catalog) -> list[Model]:
     """The model components of a checked project."""
     return [
-        _model(c, c.config, catalog) for c in project.components.values() if isinstance(c.config, ModelConfig)
+        _model(component, component.config, project.folder, catalog)
+        for component in project.components.values()
+        if isinstance(component.config, ModelConfig)
     ]
 
 
-def _model(component: Component, config: ModelConfig, catalog: Catalog) -> Model:
+def _model(component: Component, config: ModelConfig, folder: Path, catalog: Catalog) -> Model:
     task = catalog.task(config.task or "")
     assert task is not None  # a project that can run has been looked at
     driver = catalog.driver(chosen_driver(config, task, catalog))
@@ -82,19 +91,51 @@ def _model(component: Component, config: ModelConfig, catalog: Catalog) -> Model
     assert how is not None
     implementation = implementation_of(config, task, how, catalog)
     assert implementation is not None
-    return Model(component, config, task, driver, how, implementation)
+    where = config.where
+    environment = environment_of(component.id, where, driver, how, folder)
+    python = str(environment.interpreter) if environment else where.python and absolute(where.python, folder)
+    return Model(component, config, task, driver, how, implementation, environment, python)
 
 
 def require_drivers(models: list[Model]) -> None:
-    """Raise DriverMissing, with the command that installs it, when a driver's library is not there."""
+    """Raise DriverMissing, with the command that installs it, when a driver's library is not there.
+
+    Blocks, and starts the Pythons that run workers elsewhere.
+    """
+    shared(model.environment for model in models if model.environment is not None)
     for model in models:
+        if model.python is not None:
+            modules = (*model.driver.modules, *model.how.modules)
+            require(model.name, model.python, model.environment, modules)
+            continue
         for needs in (model.driver, model.how):
             missing = [name for name in needs.modules if importlib.util.find_spec(name) is None]
             if missing:
                 raise DriverMissing(
                     f"component `{model.name}` needs `{missing[0]}`, which is not installed",
-                    hint=install_command(needs.extra) if needs.extra else f"install `{missing[0]}`",
+                    hint=_way_out(model, needs, missing[0]),
                 )
+
+
+def missing_pythons(models: list[Model]) -> Iterator[ModelComposeError]:
+    """What workers elsewhere lack, as far as the disk tells: nothing is started."""
+    for model in models:
+        try:
+            if model.environment is not None:
+                mistake = model.environment.mistake()
+                if mistake is not None:
+                    yield mistake
+            elif model.python is not None and not Path(model.python).exists():
+                yield DriverMissing(f"there is no interpreter `{model.python}` for component `{model.name}`")
+        except InstallFailed as error:
+            yield error
+
+
+def _way_out(model: Model, needs: DriverSpec | TaskDriver, missing: str) -> str:
+    """How an engine comes to be there."""
+    if isinstance(needs, DriverSpec) and needs.requirements:
+        return f"write `runtime: virtualenv` into it, and run `{COMMAND} install {model.name}`"
+    return install_command(needs.extra) if needs.extra else f"install `{missing}`"
 
 
 def memory_budget(project: Project) -> dict[str, int]:
@@ -147,7 +188,8 @@ def _prepare(
     options = load_options(model, loaded, cores, scratch, folder)
     request = f"{model.task.request.__module__}:{model.task.request.__qualname__}"
     size = _size(model.config.memory, options, model.driver)
-    return Prepared(Load(PROTOCOL, model.implementation, request, options), {}, size)
+    load = Load(PROTOCOL, model.implementation, request, options)
+    return Prepared(load, {}, size, model.python)
 
 
 def load_options(

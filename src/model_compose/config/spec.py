@@ -225,7 +225,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
 
     options       the struct of its own settings (`options:` of a component)
     extra         our optional dependencies that bring it
-    modules       what must be importable, looked for before anything starts
+    modules       what must be importable where its worker runs, looked for before anything starts
+    requirements  what pip installs of it into an environment of its own, where a file names no requirements
     formats       weight formats that select it when a file names no driver
     reads         weight formats that it can load, as far as that can be told from a name; none: any
     refuses       component keys that it does not have, each with the reason
@@ -244,6 +245,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     options: type[msgspec.Struct]
     extra: str | None = None
     modules: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     refuses: Mapping[str, str] = {}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from model_compose.errors import ModelComposeError
+from model_compose.runtime.interpreter import Interpreter
 from model_compose.runtime.messages import Load, ToGateway, ToWorker
 
 
@@ -44,6 +45,10 @@ class Executor(Protocol):
     @property
     def pid(self) -> int | None:
         """The process that computes, if it is one of its own."""
+
+    @property
+    def interpreter(self) -> Interpreter | None:
+        """The Python that runs it, if that is not the service's."""
 
     def last_lines(self) -> Sequence[str]:
         """What the host printed last, oldest first."""

@@ -23,6 +23,10 @@ class LocalExecutor:
         """None: it is this process."""
         return None
 
+    @property
+    def interpreter(self) -> None:
+        """None: it is that of this process."""
+
     async def start(self, load: Load, environment: Mapping[str, str], listener: Listener) -> None:
         """Begin to load. `environment` comes too late for a process that runs, so it is not set."""
         self._listener = listener

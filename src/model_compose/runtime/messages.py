@@ -16,7 +16,7 @@ from model_compose.errors import ErrorInfo
 from model_compose.types import FinishReason, Usage
 
 #: Raised when either end changes a message in a way that the other cannot read.
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 
 #: A frame longer than this is a bug or an attack, not a request.
 MAX_FRAME_BYTES: Final = 1 << 30
@@ -72,6 +72,14 @@ class Stop(_Message, frozen=True, tag="stop"):
 
 
 ToWorker = Load | Call | Cancel | Hold | Lease | Stop
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """Who the worker is: what it says first, before it is told to load. `version` is that of our package."""
+
+    protocol: int
+    version: str
+    python: str
 
 
 class Loading(_Message, frozen=True, tag="loading"):
@@ -142,7 +150,7 @@ class Measured(_Message, frozen=True, tag="measured"):
     metrics: dict[str, float]
 
 
-ToGateway = Loading | Loaded | LoadFailed | Chunk | Progress | Done | Failed | Leased | Measured
+ToGateway = Hello | Loading | Loaded | LoadFailed | Chunk | Progress | Done | Failed | Leased | Measured
 
 _LENGTH = struct.Struct("<I")
 encoder: Final = msgspec.msgpack.Encoder()

@@ -28,6 +28,7 @@ from model_compose.errors import (
 from model_compose.runtime import events, leases, messages
 from model_compose.runtime.call import Call, Decoders
 from model_compose.runtime.executor import Executor
+from model_compose.runtime.interpreter import Interpreter
 from model_compose.runtime.leases import Leases
 from model_compose.runtime.local import LocalExecutor
 from model_compose.runtime.model import LoadStage, ModelPlan, State
@@ -47,11 +48,15 @@ DOWNLOADING: Final = "downloading"
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A model whose weights are on disk: what its worker is told, and what it will probably take."""
+    """A model whose weights are on disk: what its worker is told, and what it will probably take.
+
+    python  the interpreter that runs the worker; None: the service's
+    """
 
     load: messages.Load
     environment: Mapping[str, str]
     size: Mapping[str, int]
+    python: str | None = None
 
 
 class ModelSetup(msgspec.Struct, frozen=True):
@@ -68,7 +73,11 @@ class ModelSetup(msgspec.Struct, frozen=True):
 
 
 class ComponentStatus(msgspec.Struct, frozen=True):
-    """A component as `ps` shows it; `loading` is how far it is, while it loads and says so."""
+    """A component as `ps` shows it.
+
+    loading  how far it is, while it loads and says so
+    python   what runs its worker, if that is not what runs the service
+    """
 
     name: str
     state: State
@@ -81,6 +90,7 @@ class ComponentStatus(msgspec.Struct, frozen=True):
     metrics: Mapping[str, float] = {}
     loading: LoadStage | None = None
     type: str = "model"
+    python: Interpreter | None = None
 
     def __str__(self) -> str:
         """The state in words: `ready`, `loading weights 40%`, `downloading 40%`."""
@@ -276,6 +286,7 @@ class ModelPool:
             str(error) if error else None,
             loaded.metrics if loaded else {},
             self._stage(name) if scheduler.state(name) == "loading" else None,
+            python=loaded.executor.interpreter if loaded else None,
         )
 
     def _stage(self, name: str) -> LoadStage | None:
@@ -312,13 +323,16 @@ class ModelPool:
             case events.Fetch(model):
                 self._begin(self._fetch(model), model)
             case events.Load(model):
-                embedded = self._setups[model].embedded
-                executor = LocalExecutor() if embedded else ProcessExecutor(model, self._reaper)
-                self._loaded[model] = _Loaded(model, executor, self)
+                self._loaded[model] = _Loaded(model, self._executor(model), self)
             case events.Unload(model):
                 self._begin(self._stop(self._loaded[model]), model)
             case events.WakeAt(at):
                 self._loop.call_at(at, self._on, events.Wake())
+
+    def _executor(self, model: str) -> Executor:
+        if self._setups[model].embedded:
+            return LocalExecutor()
+        return ProcessExecutor(model, self._reaper, self._prepared[model].python)
 
     def _serve(self, number: int, model: str, alone: bool) -> None:
         call, loaded = self._calls[number], self._loaded[model]

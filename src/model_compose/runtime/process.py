@@ -17,10 +17,22 @@ from typing import cast
 
 import msgspec
 
-from model_compose.errors import ModelComposeError, ServiceError, WorkerDied
-from model_compose.runtime import reaper
+from model_compose.about import __version__
+from model_compose.errors import ModelComposeError, ModelLoadError, ServiceError, WorkerDied
+from model_compose.runtime import elsewhere, reaper
 from model_compose.runtime.executor import Listener
-from model_compose.runtime.messages import Frames, Load, Stop, ToGateway, ToWorker, frame
+from model_compose.runtime.interpreter import Interpreter, environment_for, located
+from model_compose.runtime.messages import (
+    PROTOCOL,
+    Frames,
+    Hello,
+    Load,
+    LoadFailed,
+    Stop,
+    ToGateway,
+    ToWorker,
+    frame,
+)
 
 #: Lines of a worker's output that are kept for an error message.
 LAST_LINES = 20
@@ -75,9 +87,12 @@ class Reaper:
 
 
 class ProcessExecutor(asyncio.Protocol):
-    """Hosts a model in a worker process: spawned, never forked, in a process group of its own."""
+    """Hosts a model in a worker process: spawned, never forked, in a process group of its own.
 
-    def __init__(self, name: str, reaper: Reaper, python: str = sys.executable) -> None:
+    python  the interpreter that runs it; None: the service's
+    """
+
+    def __init__(self, name: str, reaper: Reaper, python: str | None = None) -> None:
         self._log = logging.getLogger(f"model_compose.worker.{name}")
         self._name = name
         self._python = python
@@ -91,6 +106,8 @@ class ProcessExecutor(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._disconnected = asyncio.Event()
         self._listener: Listener | None = None
+        self._load: Load | None = None  # to be sent when the worker has said who it is
+        self._version = ""
         self._stopping = False
         self._watcher: asyncio.Task[None] | None = None
 
@@ -99,34 +116,44 @@ class ProcessExecutor(asyncio.Protocol):
         """The worker's process id, from `start` on."""
         return self._process.pid if self._process else None
 
+    @property
+    def interpreter(self) -> Interpreter | None:
+        """What runs it, if that is not what runs the service."""
+        return Interpreter(self._python, self._version) if self._python is not None else None
+
     async def start(self, load: Load, environment: Mapping[str, str], listener: Listener) -> None:
-        """Spawn the worker and tell it to load."""
-        self._listener = listener
+        """Spawn the worker, which is told to load as soon as it has said who it is."""
+        self._listener, self._load = listener, load
         try:
             await self._reaper.start()
             self._process = await self._spawn(environment)
         except OSError as error:
-            raise ServiceError(f"cannot start a worker for `{self._name}`: {error}") from error
+            hint = None if self._python is None else f"is `{self._python}` still there, and may it be run?"
+            raise ServiceError(f"cannot start a worker for `{self._name}`: {error}", hint=hint) from error
         finally:
             if self._process is None:
                 self._hang_up()
         self._reaper.watch(self._process.pid)
         loop = asyncio.get_running_loop()
         self._watcher = loop.create_task(self._watch(self._process), name=f"worker {self._name}")
-        self.send(load)
 
     async def _spawn(self, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+        command = [sys.executable, "-u", "-m", "model_compose.runtime.worker"]
+        variables = dict(os.environ)
+        if self._python is not None:
+            python = located(self._python)
+            command, variables = [python, "-u", elsewhere.__file__], environment_for(python, os.environ)
         # Its output comes over a socket of our own: with a pipe of asyncio's, we would wait until every
         # process that inherited it has ended, and not only the worker.
         with await _other_end(self) as theirs, await _other_end(self._printed) as output:
             return await asyncio.create_subprocess_exec(
-                self._python,
-                *("-u", "-m", "model_compose.runtime.worker", str(theirs.fileno())),
+                *command,
+                str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output.fileno(),
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **environment},
+                env={**variables, **environment},
                 start_new_session=True,
             )
 
@@ -185,7 +212,32 @@ class ProcessExecutor(asyncio.Protocol):
         """Decode what is complete and pass it on."""
         assert self._listener is not None
         for body in self._frames.feed(data):
-            self._listener.message(self._decoder.decode(body))
+            try:
+                message = self._decoder.decode(body)
+            except msgspec.MsgspecError:
+                if self._load is None:
+                    raise
+                message = Hello(0, "unknown", "")  # it begins with what no worker of this version says
+            if isinstance(message, Hello):
+                self._greeted(message)
+            else:
+                self._listener.message(message)
+
+    def _greeted(self, hello: Hello) -> None:
+        """Have the worker load, if it is one of ours."""
+        assert self._listener is not None
+        load, self._load = self._load, None
+        self._version = hello.python
+        if load is None:
+            return
+        if (hello.protocol, hello.version) == (PROTOCOL, __version__):
+            self.send(load)
+            return
+        error = ModelLoadError(
+            f"the worker of `{self._name}` is of version {hello.version}, and the service of {__version__}",
+            hint="model-compose was installed anew while the service ran: start the service again",
+        )
+        self._listener.message(LoadFailed(error.info()))
 
     # Executor
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import msgspec
 
+from model_compose.about import __version__
 from model_compose.runtime.host import ModelHost
-from model_compose.runtime.messages import Frames, Stop, ToGateway, ToWorker, frame
+from model_compose.runtime.messages import PROTOCOL, Frames, Hello, Stop, ToGateway, ToWorker, frame
 
 #: Under memory pressure the kernel shall take a worker, never the gateway.
 OOM_SCORE = 500
@@ -78,7 +79,9 @@ async def serve(sock: socket.socket) -> None:
     decoder = msgspec.msgpack.Decoder(ToWorker)
     frames = Frames()
     stopped = asyncio.Event()
-    host = ModelHost(Outbox(sock, loop).send)
+    outbox = Outbox(sock, loop)
+    outbox.send(Hello(PROTOCOL, __version__, ".".join(map(str, sys.version_info[:3]))))
+    host = ModelHost(outbox.send)
 
     def readable() -> None:
         try:

@@ -93,6 +93,24 @@ def configured_indexes(
     )
 
 
+def pip_for_uv(environ: Mapping[str, str], *, home: Path, etc: Path = Path("/etc")) -> dict[str, str]:
+    """Variables that have uv look where pip would, on a machine where only pip is configured."""
+    if _uv_options(environ, home, etc):
+        return {}
+    pip = _pip_options(environ, home, etc, Path(sys.prefix))
+    told = {
+        "UV_DEFAULT_INDEX": pip.get("index-url"),
+        "UV_INDEX": " ".join(pip.get("extra-index-url", "").split()),
+        "UV_FIND_LINKS": ",".join(pip.get("find-links", "").split()),
+        "UV_NO_INDEX": "1" if is_true(pip.get("no-index", "")) else None,
+        "UV_INSECURE_HOST": " ".join(pip.get("trusted-host", "").split()),
+        "SSL_CERT_FILE": environ.get("SSL_CERT_FILE") or pip.get("cert"),
+    }
+    given = {name: value for name, value in told.items() if value}
+    # pip takes the best of all places; uv would be content with the first that has the package at all.
+    return {**given, "UV_INDEX_STRATEGY": "unsafe-best-match"} if "UV_INDEX" in given else given
+
+
 def _index(text: str, logins: netrc.netrc | None, *, flat: bool = False) -> Index:
     """The place at a URL or a path; credentials in a URL win over those of netrc."""
     url = text if "://" in text else Path(text).expanduser().absolute().as_uri()

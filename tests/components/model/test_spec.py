@@ -223,7 +223,7 @@ class TestPlaces:
         assert config(f"model: ./m.gguf, runtime: {runtime}").embedded is embedded
         assert config("model: ./m.gguf").embedded is False
 
-    @pytest.mark.parametrize("runtime", ["docker", "virtualenv", "apple-container"])
+    @pytest.mark.parametrize("runtime", ["docker", "apple-container"])
     def test_other_runtimes_come_later(self, runtime: str) -> None:
         for written in (runtime, f"{{type: {runtime}}}"):
             (message,) = told(f"component: {{{TEXT}, model: ./m.gguf, runtime: {written}}}")

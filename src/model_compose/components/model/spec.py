@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
+from model_compose.components.model.runtimes import LATER_RUNTIMES, Runtime, check_runtime
 from model_compose.config.expression import Reference, Renderable
 from model_compose.config.quantities import DURATION, KEEP_ALIVE, SIZE
 from model_compose.config.spec import (
@@ -42,7 +43,6 @@ from model_compose.sources.spec import (
 #: Who hosts classes of the user's own.
 OWN_DRIVER: Final = "custom"
 
-_LATER_RUNTIMES = dict.fromkeys(("docker", "virtualenv", "apple-container"))
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -71,12 +71,6 @@ class PeftAdapter(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     low_cpu_mem_usage: Annotated[bool, doc("load it without a second copy in memory")] = False
-
-
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model runs, written as a map."""
-
-    type: Annotated[Literal["native", "process", "embedded"], doc("see `runtime`", later=_LATER_RUNTIMES)]
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,10 +120,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     options: Annotated[dict[str, Any], doc("settings of the driver itself")] = {}
     runtime: Annotated[
-        Literal["native", "process", "embedded"] | Runtime,
+        Literal["native", "process", "virtualenv", "embedded"] | Runtime,
         doc(
-            "`process` (the same as `native`): a worker process; `embedded`: inside the service, unprotected",
-            later=_LATER_RUNTIMES,
+            "`process` (the same as `native`): a worker process; `virtualenv`: one in a Python environment "
+            "of its own; `embedded`: inside the service, unprotected",
+            later=LATER_RUNTIMES,
         ),
     ] = "process"
     preload: Annotated[bool, doc("load when the service starts, not at the first request")] = True
@@ -159,7 +154,17 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def embedded(self) -> bool:
         """Whether it runs inside the service instead of a process of its own."""
-        return (self.runtime.type if isinstance(self.runtime, Runtime) else self.runtime) == "embedded"
+        return self.where.type == "embedded"
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another Python than the service's runs it."""
+        return self.where.type == "virtualenv" or self.where.python is not None
+
+    @property
+    def where(self) -> Runtime:
+        """Where it runs, also if that is written as a word."""
+        return self.runtime if isinstance(self.runtime, Runtime) else Runtime(type=self.runtime)
 
 
 def source_of(model: str | Source) -> Source:
@@ -209,6 +214,8 @@ def _action(config: ModelConfig, catalog: Catalog, report: Report) -> ActionSpec
     how = task_driver(task, driver, config) if driver else None
     own = config.implementation is not None
     _check_device(config, driver, report)
+    if not report.wrong("runtime"):
+        check_runtime(config.where, driver, report)
     _check_sources(config, driver, report)
     if driver is not None:
         _check_refused(config, driver, report)
