@@ -116,6 +116,9 @@ def drivers_page() -> Iterator[str]:
         about = [driver.summary]
         if driver.extra:
             about.append(f"To be installed with `{install_command(driver.extra)}`.")
+        if driver.requirements:
+            required = ", ".join(f"`{each}`" for each in driver.requirements)
+            about.append(f"With `runtime: virtualenv`, `{COMMAND} install` brings {required}.")
         if driver.formats:
             formats = " and ".join(f"`{each}`" for each in driver.formats)
             about.append(f"Weights in the format {formats} select it.")

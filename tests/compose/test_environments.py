@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,8 @@ from model_compose.compose.install import packages
 from model_compose.compose.models import Model, models_of, require_drivers
 from model_compose.errors import ConfigError, DriverMissing, InstallFailed
 from model_compose.runtime.elsewhere import RECORD
+
+ROOT = Path(__file__).parents[2]
 
 FILE = """
 components:
@@ -185,9 +188,19 @@ def test_an_environment_without_what_a_worker_needs_is_made_anew(tmp_path: Path)
 def test_an_engine_that_wants_an_environment_says_so_where_it_has_none(tmp_path: Path) -> None:
     model = model_of("process", tmp_path)
     driver = msgspec.structs.replace(model.driver, modules=("no_such_engine",), requirements=("no-such",))
+    assert driver.extra is None
     with pytest.raises(DriverMissing) as raised:
         require_drivers([msgspec.structs.replace(model, driver=driver)])
     assert raised.value.hint == "write `runtime: virtualenv` into it, and run `model-compose install a`"
+
+
+def test_what_a_driver_of_ours_requires_is_what_its_extra_brings() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    drivers = [driver for name in BuiltIn().drivers() if (driver := BuiltIn().driver(name))]
+    named = {driver.name: driver for driver in drivers if driver.requirements and driver.extra}
+    assert "llamacpp" in named
+    for driver in named.values():
+        assert set(driver.requirements) <= set(extras[driver.extra or ""]), driver.name
 
 
 def test_what_is_installed_has_the_digest_of_the_files_that_it_came_with(tmp_path: Path) -> None:

@@ -63,12 +63,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     return bare(tmp_path_factory.mktemp("environments") / "bare", "msgspec")
 
 
-def elsewhere_of(python: str, *folders: Path, **options: object) -> ModelSetup:
+def elsewhere_of(python: str, *folders: Path, implementation: str | None = None) -> ModelSetup:
     """An echo model under another Python, which gets the echo driver as that has its path."""
     path = os.pathsep.join([PLUGINS, *map(str, folders)])
-    implementation = options.pop("implementation", None)
-    assert implementation is None or isinstance(implementation, str)
-    return echo(python=python, environment={"PYTHONPATH": path}, implementation=implementation, **options)
+    return echo(python=python, environment={"PYTHONPATH": path}, implementation=implementation)
 
 
 async def failure(models: Models) -> str:

@@ -133,9 +133,11 @@ def missing_pythons(models: list[Model]) -> Iterator[ModelComposeError]:
 
 def _way_out(model: Model, needs: DriverSpec | TaskDriver, missing: str) -> str:
     """How an engine comes to be there."""
+    if needs.extra:
+        return install_command(needs.extra)
     if isinstance(needs, DriverSpec) and needs.requirements:
         return f"write `runtime: virtualenv` into it, and run `{COMMAND} install {model.name}`"
-    return install_command(needs.extra) if needs.extra else f"install `{missing}`"
+    return f"install `{missing}`"
 
 
 def memory_budget(project: Project) -> dict[str, int]:

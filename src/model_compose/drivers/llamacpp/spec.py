@@ -69,6 +69,7 @@ SPEC = DriverSpec(
     options=LlamaCppOptions,
     extra="llamacpp",
     modules=("xllamacpp",),
+    requirements=("xllamacpp>=2026.10,<2027",),
     formats=("gguf",),
     reads=("gguf",),
     refuses={
