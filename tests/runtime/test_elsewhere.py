@@ -257,3 +257,13 @@ def test_the_first_file_needs_the_standard_library_only() -> None:
     tree = ast.parse(Path(elsewhere.__file__).read_text(), feature_version=(3, 7))
     top = {name for node in tree.body if isinstance(node, ast.Import) for name in (node.names[0].name,)}
     assert {name.split(".")[0] for name in top} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(("driver", "engine"), [("llamacpp", {"xllamacpp"})])
+def test_a_driver_that_may_live_elsewhere_imports_its_engine_and_no_more(
+    driver: str, engine: set[str]
+) -> None:
+    own = [*PACKAGE.glob(f"drivers/{driver}/**/*.py"), *PACKAGE.glob(f"tasks/*/{driver}.py")]
+    assert len(own) > 3
+    needed = everything([*own, *PACKAGE.glob(f"tasks/*/{driver}/*.py")])
+    assert needed.keys() - sys.stdlib_module_names == {"msgspec", *engine}

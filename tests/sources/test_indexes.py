@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model_compose.sources.indexes import PYPI, Index, Indexes, configured_indexes
+from model_compose.sources.indexes import PYPI, Index, Indexes, configured_indexes, pip_for_uv
 
 PASSWORD = "hunter2"
 
@@ -24,6 +24,9 @@ class Machine:
 
     def indexes(self, *, only: str | None = None, **environ: str) -> Indexes:
         return configured_indexes(environ, home=self.home, etc=self.etc, prefix=self.prefix, only=only)
+
+    def for_uv(self, **environ: str) -> dict[str, str]:
+        return pip_for_uv(environ, home=self.home, etc=self.etc, prefix=self.prefix)
 
     def urls(self, **environ: str) -> list[str]:
         return [place.url for place in self.indexes(**environ).places]
@@ -190,3 +193,31 @@ def test_the_certificates_are_those_of_pip(machine: Machine, name: str) -> None:
     assert machine.indexes(**{name: "/ca.pem"}).ca_file == Path("/ca.pem")
     machine.write("etc/pip.conf", "[global]\ncert = /pip.pem\n")
     assert machine.indexes(CURL_CA_BUNDLE="/ca.pem").ca_file == Path("/pip.pem")
+
+
+def test_uv_is_told_what_only_pip_knows(machine: Machine) -> None:
+    assert machine.for_uv() == {}
+    machine.write(
+        "etc/pip.conf",
+        "[global]\nindex-url = https://a/simple\nextra-index-url =\n  https://b/simple\n  https://c/simple\n"
+        "find-links = /wheels\ncert = /ca.pem\n[install]\ntrusted-host = b\n",
+    )
+    assert machine.for_uv() == {
+        "UV_DEFAULT_INDEX": "https://a/simple",
+        "UV_INDEX": "https://b/simple https://c/simple",
+        "UV_FIND_LINKS": "/wheels",
+        "UV_INSECURE_HOST": "b",
+        "SSL_CERT_FILE": "/ca.pem",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+    }
+    assert machine.for_uv(PIP_NO_INDEX="1", PIP_FIND_LINKS="/a /b", PIP_CONFIG_FILE=os.devnull) == {
+        "UV_NO_INDEX": "1",
+        "UV_FIND_LINKS": "/a,/b",
+    }
+
+
+def test_uv_with_settings_of_its_own_is_left_to_them(machine: Machine) -> None:
+    machine.write("etc/pip.conf", "[global]\nindex-url = https://a/simple\n")
+    assert machine.for_uv(UV_DEFAULT_INDEX="https://mine/simple") == {}
+    machine.write("home/.config/uv/uv.toml", 'index-url = "https://mine/simple"\n')
+    assert machine.for_uv() == {}

@@ -93,11 +93,13 @@ def configured_indexes(
     )
 
 
-def pip_for_uv(environ: Mapping[str, str], *, home: Path, etc: Path = Path("/etc")) -> dict[str, str]:
+def pip_for_uv(
+    environ: Mapping[str, str], *, home: Path, etc: Path = Path("/etc"), prefix: Path = Path(sys.prefix)
+) -> dict[str, str]:
     """Variables that have uv look where pip would, on a machine where only pip is configured."""
     if _uv_options(environ, home, etc):
         return {}
-    pip = _pip_options(environ, home, etc, Path(sys.prefix))
+    pip = _pip_options(environ, home, etc, prefix)
     told = {
         "UV_DEFAULT_INDEX": pip.get("index-url"),
         "UV_INDEX": " ".join(pip.get("extra-index-url", "").split()),
