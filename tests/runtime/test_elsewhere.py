@@ -266,4 +266,4 @@ def test_a_driver_that_may_live_elsewhere_imports_its_engine_and_no_more(
     own = [*PACKAGE.glob(f"drivers/{driver}/**/*.py"), *PACKAGE.glob(f"tasks/*/{driver}.py")]
     assert len(own) > 3
     needed = everything([*own, *PACKAGE.glob(f"tasks/*/{driver}/*.py")])
-    assert needed.keys() - sys.stdlib_module_names == {"msgspec", *engine}
+    assert needed.keys() - sys.stdlib_module_names <= {"msgspec", *engine}
