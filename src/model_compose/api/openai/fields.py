@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from model_compose.api.asgi import header
 from model_compose.api.bodies import refuse_deep
-from model_compose.api.openai.models import Model
+from model_compose.api.names import Model
 from model_compose.config.convert import converted
 from model_compose.config.spec import fields_of
 from model_compose.errors import BadRequest, InvalidInput, did_you_mean

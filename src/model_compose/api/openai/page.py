@@ -6,11 +6,12 @@ from typing import Any, Final
 
 import msgspec
 
+from model_compose.api.names import WORKFLOW
 from model_compose.api.openai.chat import ChatRequest
 from model_compose.api.openai.completions import CompletionRequest
 from model_compose.api.openai.embeddings import EmbeddingRequest
 from model_compose.api.openai.images import ImageRequest
-from model_compose.api.openai.models import CHAT, CLASSIFICATION, EMBEDDING, IMAGE, TEXT, WORKFLOW, Models
+from model_compose.api.openai.models import CHAT, CLASSIFICATION, EMBEDDING, IMAGE, TEXT, Models
 from model_compose.api.openai.rerank import RerankRequest
 from model_compose.api.openai.responses import ResponseRequest
 from model_compose.api.schemas import schema_of
