@@ -132,8 +132,8 @@ class ShowTask:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        output_only = flag(scope, "output_only")
         try:
+            output_only = flag(scope, "output_only")
             task_id = scope["path_params"]["task_id"]
             record = await self._app.record(task_id)
             require_owner(scope, task_id, record.owner)

@@ -44,14 +44,18 @@ class Fields(Generic[Body]):
                 "the body is not announced as JSON", hint="send `Content-Type: application/json`"
             )
         try:
-            found = self._decoder.decode(body)
-        except msgspec.ValidationError:
-            refuse_deep(body)
-            return self._split(msgspec.json.decode(body))
+            return self._read(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"the body is not JSON: {error}") from error
         except RecursionError:
             raise BadRequest("the body is nested too deeply") from None
+
+    def _read(self, body: bytes) -> tuple[Body, dict[str, Any]]:
+        try:
+            found = self._decoder.decode(body)
+        except msgspec.ValidationError:  # which says nothing of what follows in the body
+            refuse_deep(body)
+            return self._split(msgspec.json.decode(body))
         refuse_deep(body)
         return found, {}
 
