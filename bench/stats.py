@@ -77,8 +77,8 @@ class Report:
         median = statistics.median(values)
         bound = f">= {at_least}" if at_least is not None else f"<= {at_most}" if at_most is not None else ""
         met = (at_least is None or median >= at_least) and (at_most is None or median <= at_most)
-        spread = f"[{min(values):.2f}, {max(values):.2f}]"
-        self._line(what, f"{median:10.2f} {unit}", f"{spread}  {bound}", met)
+        spread = f"[{min(values):.4g}, {max(values):.4g}]"
+        self._line(what, f"{median:10.4g} {unit}", f"{spread}  {bound}", met)
 
     def _line(self, what: str, values: str, rest: str, met: bool) -> None:
         if not met:

@@ -24,8 +24,9 @@ def anyio_backend() -> str:
 
 
 # What CI runs is the same every time; HYPOTHESIS_PROFILE=explore looks for what nobody has seen yet.
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.register_profile("explore", max_examples=2000)
+# Neither looks at the clock: a machine that does other things at the same time is no failure.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 

@@ -53,12 +53,13 @@ class TestValues:
         assert value(scalar, X=text) == result
         assert type(value(scalar, X=text)) is type(result)
 
-    def test_a_number_keeps_its_text_for_who_wants_text(self) -> None:
-        root = expand(root_of("a: ${env.X}\n"), environment(X="1.10")).root
+    @pytest.mark.parametrize("scalar", ["${env.X}", "${env.Y | 1.10}", "${env.Y | ${env.X}}"])
+    def test_a_number_keeps_its_text_for_who_wants_text(self, scalar: str) -> None:
+        root = expand(root_of(f"a: {scalar}\n"), environment(X="1.10")).root
         assert (locate(root, ["a"]).value, locate(root, ["a"]).text) == (1.1, "1.10")
 
-    @pytest.mark.parametrize("scalar", ["${env.Y | 1.10}", "${env.Y | text}", "<${env.X}>"])
-    def test_what_was_not_read_from_a_variable_has_no_such_text(self, scalar: str) -> None:
+    @pytest.mark.parametrize("scalar", ["${env.Y | text}", "<${env.X}>"])
+    def test_what_is_text_has_no_other(self, scalar: str) -> None:
         root = expand(root_of(f"a: {scalar}\n"), environment(X="3.0")).root
         assert locate(root, ["a"]).text is None
 

@@ -142,9 +142,10 @@ def _blocks() -> list[Block]:
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda path: path.parent.name)
 def test_every_example_is_right(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in packages(example.parent, tmp_path):
+    added = packages(example.parent, tmp_path)
+    for path in added:
         monkeypatch.syspath_prepend(path)
-    validator = jsonschema.Draft202012Validator(document(Installed()))
+    validator = jsonschema.Draft202012Validator(document(Installed())) if added else _validator()
     assert _accepts(example.read_text(), validator=validator)
 
 

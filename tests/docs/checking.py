@@ -38,7 +38,8 @@ def said_of(text: str, folder: Path, *, part: str | None = None, variables: str 
     """
     *others, whole = texts_of(text, part)
     (folder / NAME).write_text(whole)
-    (folder / ".env").write_text(variables)
+    if variables:
+        (folder / ".env").write_text(variables)
     files = [Path(f"{i}.yml") for i in range(len(others))]
     with contextlib.chdir(folder):
         for file, other in zip(files, others, strict=True):

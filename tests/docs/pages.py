@@ -8,6 +8,7 @@ A block is YAML that must pass `check`, unless a comment right above it says som
     <!-- test: save NAME -->      also a file of that name for what is run on this page
     <!-- test: with NAME -->      variables of the environment are in this file of the page
     <!-- test: run -->            commands that are run, one page from top to bottom in one folder
+    <!-- test: in FILE -->        this text is a part of that file of the repository, which other tests run
     <!-- test: output -->         what the commands above print; `...` is anything
 
 Several stand in one comment, with commas between them.

@@ -34,6 +34,14 @@ def test_every_driver_has_a_page_and_a_reference(reference: dict[str, str], driv
     assert (ROOT / "docs" / "drivers" / f"{driver}.md").is_file()
 
 
+@pytest.mark.parametrize("driver", CATALOG.drivers())
+def test_the_page_of_a_driver_says_first_what_one_asks_first(driver: str) -> None:
+    page = (ROOT / "docs" / "drivers" / f"{driver}.md").read_text()
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    first = ["## Best at", "## Tasks", "## Parameters", "## Install", "## What it cannot do"]
+    assert headings[: len(first)] == first
+
+
 def test_what_a_driver_refuses_is_told_with_the_reason(reference: dict[str, str]) -> None:
     assert "llama.cpp has no beam search" in reference["drivers"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.docs.checking import said_of
-from tests.docs.pages import blocks, matches, pages
+from tests.docs.pages import ROOT, Block, blocks, matches, pages
 from tests.docs.running import packages
 
 _PAGES = {page: list(blocks(page)) for page in pages()}
@@ -33,5 +33,14 @@ def test_every_yaml_block_is_what_it_says(
         assert not said, f"{block.place} gives:\n{said}"
 
 
+_COPIES = [block for on_page in _PAGES.values() for block in on_page if "in" in block.marks]
+
+
+@pytest.mark.parametrize("block", _COPIES, ids=[block.place for block in _COPIES])
+def test_what_a_page_has_from_a_file_is_still_there(block: Block) -> None:
+    assert block.text in (ROOT / block.marks["in"]).read_text()
+
+
 def test_blocks_are_found() -> None:
+    assert _COPIES
     assert len(_YAML) > 40

@@ -49,9 +49,18 @@ def test_a_conversation_may_be_written_in_several_ways(given: Any) -> None:
 
 
 def test_messages_without_content_are_left_out_unless_they_call_tools() -> None:
-    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
     messages = [{"role": "system", "content": None}, {"role": "user", "content": "salve"}, called]
     assert normalise({"messages": messages})["messages"] == messages[1:]
+
+
+@pytest.mark.parametrize("call", [{"id": "1"}, {"function": {}}, {"function": "look"}, 3, None])
+def test_a_call_of_a_tool_that_names_none_is_refused_by_its_place(call: object) -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    with pytest.raises(InvalidInput, match="needs a `function` with a `name`") as caught:
+        normalise({"messages": [{"role": "user", "content": "salve"}, message]})
+    assert caught.value.field == "messages.tool_calls[0]"
 
 
 def test_a_conversation_that_says_nothing_is_refused() -> None:

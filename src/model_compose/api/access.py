@@ -22,7 +22,8 @@ from model_compose.api.openai.errors import refuse
 from model_compose.config.schema import ApiKey
 from model_compose.errors import Forbidden, NotFound, Unauthorized
 
-_OPEN = "/livez"
+#: The path that nobody needs a key for.
+OPEN = "/livez"
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ class Access:
         found = [caller for known, caller in self._known if hmac.compare_digest(given, known)]
         if found:
             return found[0]
-        return Caller(None, admin=False) if self._open or scope["path"] == _OPEN else None
+        return Caller(None, admin=False) if self._open or scope["path"] == OPEN else None
 
 
 def caller_of(scope: Scope) -> Caller:

@@ -17,10 +17,12 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from model_compose.api.status import encoded, headers_of, status_of
-from model_compose.errors import BodyTooLarge
+from model_compose.errors import BodyTooLarge, InvalidInput
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+_YES = ("1", "true")
+_NO = ("0", "false")
 _EVENT_STREAM = b"text/event-stream"
 
 
@@ -38,9 +40,12 @@ def wants_events(scope: Scope) -> bool:
 
 
 def flag(scope: Scope, name: str) -> bool:
-    """Whether a parameter of the query is `true` or `1`."""
-    values = parse_qs(scope["query_string"].decode("latin-1")).get(name, [""])
-    return values[-1].lower() in ("1", "true")
+    """Whether a parameter of the query is `true` or `1`. Raises InvalidInput for another word."""
+    values = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name, ["false"])
+    said = values[-1].lower()
+    if said not in _YES and said not in _NO:
+        raise InvalidInput(f"`{name}` is neither `true` nor `false`", field=name)
+    return said in _YES
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -33,12 +33,19 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     stream: bool = False
 
 
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+
 _json = msgspec.json.Decoder(RunRequest)
+_any_json = msgspec.json.Decoder(Any)
+_JSON: Final = b"application/json"
 _ENCODED: Final = b"application/x-www-form-urlencoded"
 _MULTIPART: Final = b"multipart/form-data"
 
 #: Levels of maps and lists that a value may have: what walks through it may take them one by one.
 MOST_LEVELS: Final = 128
+
+#: Fields of a form, and of these so many files.
+MOST_FIELDS: Final = 1000
 
 #: Names that other versions of this API know.
 _LATER = ("session_id", "metadata", "subscribe_task", "callback_url", "callback_headers")
@@ -46,31 +53,57 @@ _LATER = ("session_id", "metadata", "subscribe_task", "callback_url", "callback_
 
 async def run_request(scope: Scope, body: bytes) -> RunRequest:
     """The request in a body of any media type that we take. Raises BadRequest, InvalidInput."""
-    media_type = _media_type(scope)
-    if media_type == b"application/json":
-        try:
-            request = _json.decode(body)
-        except msgspec.ValidationError as error:
-            raise _invalid(error) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"the body is not JSON: {error}") from error
-        except RecursionError:
-            raise _too_deep() from None
-        # Most bodies have too few brackets for that, which is cheap to see.
-        if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _levels_exceed(request.input):
-            raise _too_deep()
+    if not is_form(scope):
+        request: RunRequest = _decoded(scope, body, _json)
+        _refuse_levels(body, request.input)
         return request
-    if media_type == _ENCODED:
-        return _from_form(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
-    if media_type == _MULTIPART:
-        form = await _multipart(scope, body)
-        try:
-            return _from_form([(key, await _part(value)) for key, value in form.multi_items()])
-        finally:
-            await form.close()
-    shown = header(scope, b"content-type").decode(errors="replace") or "none"
-    hint = "send `Content-Type: application/json`, or a form"
-    raise BadRequest(f"the body has media type `{shown}`, which is not understood", hint=hint)
+    return converted_body(await _form(scope, body), RunRequest, texts=True)
+
+
+async def fields_in(scope: Scope, body: bytes) -> dict[str, Any]:
+    """The fields that a body has, null ones left out; those of a form are texts and files.
+
+    Raises BadRequest, InvalidInput.
+    """
+    if is_form(scope):
+        found = await _form(scope, body)
+    else:
+        found = _decoded(scope, body, _any_json)
+        _refuse_levels(body, found)
+    if not isinstance(found, dict):
+        raise BadRequest("the body is no JSON object")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _decoded(scope: Scope, body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    if _media_type(scope) != _JSON:
+        shown = header(scope, b"content-type").decode(errors="replace") or "none"
+        hint = "send `Content-Type: application/json`, or a form"
+        raise BadRequest(f"the body has media type `{shown}`, which is not understood", hint=hint)
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    except RecursionError:
+        raise _too_deep() from None
+
+
+async def _form(scope: Scope, body: bytes) -> dict[str, Any]:
+    """The fields of a form: nested keys (`input[a][b]`) as maps."""
+    values: dict[str, Any] = {}
+    if _media_type(scope) == _ENCODED:
+        for key, text in texts_of(body):
+            _put(values, key, text)
+        return values
+    form = await _multipart(scope, body)
+    try:
+        for key, value in form.multi_items():
+            _put(values, key, await _part(value))
+    finally:
+        await form.close()
+    return values
 
 
 def is_form(scope: Scope) -> bool:
@@ -84,9 +117,18 @@ def _media_type(scope: Scope) -> bytes:
 
 def refuse_deep(body: bytes) -> None:
     """Raise BadRequest for JSON with more levels than are taken."""
-    # Most bodies have too few brackets for that, which is cheap to see.
-    if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _levels_exceed(msgspec.json.decode(body)):
+    if _may_be_deep(body):
+        _refuse_levels(body, msgspec.json.decode(body))
+
+
+def _refuse_levels(body: bytes, value: Any) -> None:
+    if _may_be_deep(body) and _levels_exceed(value):
         raise _too_deep()
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """Most bodies have too few brackets for that, which is cheap to see."""
+    return body.count(b"[") + body.count(b"{") > MOST_LEVELS
 
 
 def _levels_exceed(value: Any) -> bool:
@@ -110,7 +152,13 @@ async def _multipart(scope: Scope, body: bytes) -> FormData:
         yield body
 
     try:
-        return await MultiPartParser(Headers(scope=scope), pieces()).parse()
+        parser = MultiPartParser(
+            Headers(scope=scope), pieces(), max_fields=MOST_FIELDS, max_files=MOST_FIELDS
+        )
+        parser.max_part_size = parser.spool_max_size = (
+            len(body) + 1
+        )  # it is in memory: nothing goes to the disk
+        return await parser.parse()
     except (MultiPartException, KeyError) as error:
         raise BadRequest(f"the form cannot be read: {error}") from error
 
@@ -121,23 +169,27 @@ async def _part(value: str | UploadFile) -> str | Blob:
     return Blob(value.content_type or "application/octet-stream", await value.read(), value.filename)
 
 
-def _from_form(items: list[tuple[str, Any]]) -> RunRequest:
-    """Nested keys (`input[a][b]`) as maps; texts as the types that the fields want."""
-    values: dict[str, Any] = {}
-    for key, value in items:
-        _put(values, key, value)
+def texts_of(body: bytes) -> list[tuple[str, str]]:
+    """The fields of a form that has no files. Raises BadRequest."""
     try:
-        return msgspec.convert(values, RunRequest, strict=False)
+        return parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise BadRequest(f"the form has more than {MOST_FIELDS} fields") from None
+
+
+def converted_body(values: dict[str, Any], struct: type[Struct], *, texts: bool) -> Struct:
+    """Fields as a struct; `texts` become what the fields want. Raises InvalidInput."""
+    try:
+        return msgspec.convert(values, struct, strict=not texts)
     except msgspec.ValidationError as error:
         raise _invalid(error) from error
 
 
 def _put(values: dict[str, Any], key: str, value: str | Blob) -> None:
     """Several files under one key, which is what a form has for them, are a list."""
-    first, *rest = key.replace("]", "").split("[")
-    names = [first, *rest]
-    if len(names) > MOST_LEVELS:
+    if key.count("[") >= MOST_LEVELS:
         raise _too_deep()
+    names = key.replace("]", "").split("[")
     for name in names[:-1]:
         inner = values.setdefault(name, {})
         if not isinstance(inner, dict):

@@ -20,9 +20,12 @@ from model_compose.api.access import Access
 from model_compose.api.guard import Guard, origins_of
 from model_compose.api.mcp import McpRoute
 from model_compose.api.metrics import Metrics
+from model_compose.api.openai.errors import PREFIX, envelope
 from model_compose.api.openai.routes import OpenAI
 from model_compose.api.runs import CancelTask, ShowTask, StartRun, WatchTask
 from model_compose.api.service import ServiceRoutes
+from model_compose.api.status import error_body, status_of
+from model_compose.api.typed.endpoints import Typed
 from model_compose.api.webui import PATH, WebUi
 from model_compose.compose.app import App
 
@@ -63,8 +66,11 @@ def http_app(app: App, metrics: Metrics, admin_token: str | None) -> ASGIApp:
         Route("/components/{component}/stop", service.stop, methods=["POST"]),
         Route("/health", service.health),
     ]
+    typed = Typed(app)
+    api += [Route(f"/{word}", each, methods=["POST"]) for word, each in typed.endpoints.items()]
     root: list[BaseRoute] = [
         Route("/", web_ui.root),
+        Route("/favicon.ico", web_ui.icon),
         Mount(PATH, web_ui),
         Route("/livez", service.live),
         Route("/readyz", service.ready),
@@ -76,9 +82,10 @@ def http_app(app: App, metrics: Metrics, admin_token: str | None) -> ASGIApp:
     ]
     routed = Starlette(
         routes=[*(_under(base, route) for route in api), *open_ai.routes(), *root],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error, Exception: _crash},
     )
-    lanes = FastLane({("POST", base + runs.path): start_run, **open_ai.lanes()}, routed)
+    of_tasks = {("POST", f"{base}/{word}"): each for word, each in typed.endpoints.items()}
+    lanes = FastLane({("POST", base + runs.path): start_run, **of_tasks, **open_ai.lanes()}, routed)
     asgi: ASGIApp = Access(ServerErrorMiddleware(lanes, handler=_crash), controller.keys, admin_token)
     origins = origins_of(controller)
     if origins:
@@ -100,5 +107,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _crash(request: Request, error: Exception) -> Response:
-    body = {"detail": "internal error", "type": "internal"}
-    return Response(msgspec.json.encode(body), 500, media_type="application/json")
+    ours = request.url.path.startswith(f"{PREFIX}/")
+    body = envelope(error) if ours else error_body(error)
+    return Response(msgspec.json.encode(body), status_of(error), media_type="application/json")

@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qs, parse_qsl
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import UNSET
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model_compose.api.access import Access, caller_of
 from model_compose.api.asgi import header, read_body, respond, respond_error, respond_json
-from model_compose.api.bodies import refuse_deep
+from model_compose.api.bodies import refuse_deep, texts_of
 from model_compose.api.guard import Guard
 from model_compose.api.server import Quiet, listen, tls_options
 from model_compose.api.status import error_body, headers_of, status_of
@@ -243,7 +243,7 @@ def _body(scope: Scope, raw: bytes) -> Any:
         return None
     media_type = header(scope, b"content-type").partition(b";")[0].strip().lower()
     if media_type == _ENCODED:
-        return dict(parse_qsl(raw.decode(errors="replace"), keep_blank_values=True))
+        return dict(texts_of(raw))
     if media_type and media_type != b"application/json" and not media_type.endswith(b"+json"):
         shown_type = media_type.decode(errors="replace")
         hint = "send `Content-Type: application/json`, or an encoded form"

@@ -5,12 +5,15 @@ Source: https://spec.openapis.org/oas/v3.1.0
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from model_compose.about import __version__
+from model_compose.api.access import OPEN
 from model_compose.api.bodies import RunRequest
 from model_compose.api.openai import page
-from model_compose.api.schemas import input_example, input_schema, schema_of
+from model_compose.api.openai.errors import PREFIX
+from model_compose.api.schemas import EVENTS, input_example, input_schema, schema_of
+from model_compose.api.typed import page as typed_page
 from model_compose.compose.app import App
 from model_compose.compose.store import RunRecord
 from model_compose.config.schema import Workflow
@@ -22,7 +25,7 @@ def document(app: App) -> dict[str, Any]:
     controller = app.project.controller
     base = controller.base_path.rstrip("/")
     name = controller.name or app.project.settings.name or "model-compose"
-    return {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": name, "version": __version__, "description": _about(app)},
         "paths": {
@@ -33,7 +36,8 @@ def document(app: App) -> dict[str, Any]:
             f"{base}/tasks/{{task_id}}/events": {"get": _events()},
             f"{base}/tasks/{{task_id}}/cancel": {"post": _cancel()},
             f"{base}/components": {"get": _components()},
-            f"{base}/health": {"get": _get("The service answers.", {"type": "object"})},
+            f"{base}/health": {"get": _get("The service answers.", {"type": "object"}, "503")},
+            **_typed(app, base),
             **page.paths(app),
             "/livez": {"get": {"summary": "The process lives.", "responses": {"200": _text("ok")}}},
             "/readyz": {"get": _ready()},
@@ -49,8 +53,38 @@ def document(app: App) -> dict[str, Any]:
             }
         },
     }
+    _add_refusals(document, keys=bool(controller.keys))
+    return document
 
 
+def _typed(app: App, base: str) -> dict[str, Any]:
+    """The endpoints of tasks."""
+    found = typed_page.paths(app, base)
+    for operations in found.values():
+        operations["post"]["responses"] |= _errors(*_OF_CALLS)
+    return found
+
+
+def _add_refusals(document: dict[str, Any], *, keys: bool) -> None:
+    """What any route may answer, whatever it is for, and how a key is shown."""
+    if keys:
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "password": {"type": "http", "scheme": "basic"},
+        }
+        document["security"] = [{name: []} for name in document["components"]["securitySchemes"]]
+    for path, operations in document["paths"].items():
+        error = "OpenAIError" if path.startswith(f"{PREFIX}/") else "Error"
+        for operation in operations.values():
+            if keys and path == OPEN:
+                operation["security"] = []
+            statuses = ("401", "403") if keys and path != OPEN else ("403",)
+            operation["responses"] |= _errors(*statuses, schema=error)
+
+
+#: What a call of a model may end with.
+_OF_CALLS: Final = (*("400", "404", "409", "413", "422", "429", "500", "502", "503", "504", "507"),)
 _ERROR = {
     "type": "object",
     "required": ["detail", "type"],
@@ -98,10 +132,10 @@ def _run(app: App) -> dict[str, Any]:
                 "description": "The task, or only its output, or its output as events.",
                 "content": {
                     "application/json": {"schema": {"anyOf": [_ref("Task"), {}]}},
-                    "text/event-stream": {"schema": {"type": "string"}},
+                    "text/event-stream": {"schema": EVENTS},
                 },
             },
-            **_errors("400", "404", "409", "413", "422", "429", "500", "503", "504", "507"),
+            **_errors(*_OF_CALLS),
         },
     }
 
@@ -116,7 +150,7 @@ def _example(app: App, workflow: Workflow) -> dict[str, Any]:
 def _list() -> dict[str, Any]:
     parameter = {"name": "include_schema", "in": "query", "schema": {"type": "boolean"}}
     return {
-        **_get("All workflows.", {"type": "array", "items": {"type": "object"}}),
+        **_get("All workflows.", {"type": "array", "items": {"type": "object"}}, "422"),
         "parameters": [parameter],
     }
 
@@ -128,7 +162,7 @@ def _schema(app: App) -> dict[str, Any]:
 
 def _task() -> dict[str, Any]:
     only = {"name": "output_only", "in": "query", "schema": {"type": "boolean"}}
-    operation = _get("A task.", _ref("Task"), "404", "409", "500", "503", "507")
+    operation = _get("A task.", _ref("Task"), "404", *_OF_CALLS)
     operation["responses"]["202"] = {"description": "Not finished yet (with `output_only`)."}
     return {**operation, "parameters": [_path("task_id"), only]}
 
@@ -136,7 +170,7 @@ def _task() -> dict[str, Any]:
 def _events() -> dict[str, Any]:
     answer = {
         "description": "Events `job`, `progress`, `chunk` and `end`.",
-        "content": {"text/event-stream": {}},
+        "content": {"text/event-stream": {"schema": EVENTS}},
     }
     return {
         "summary": "Watch a task.",
@@ -165,8 +199,8 @@ def _get(summary: str, schema: dict[str, Any], *errors: str) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": answer, **_errors(*errors)}}
 
 
-def _errors(*statuses: str) -> dict[str, Any]:
-    content = {"application/json": {"schema": _ref("Error")}}
+def _errors(*statuses: str, schema: str = "Error") -> dict[str, Any]:
+    content = {"application/json": {"schema": _ref(schema)}}
     return {status: {"description": "An error.", "content": content} for status in statuses}
 
 

@@ -6,16 +6,22 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from model_compose.api import sse
 from model_compose.api.access import caller_of, require_owner
+from model_compose.api.answers import (
+    collected,
+    end_event,
+    error_event,
+    only,
+    respond_output,
+    respond_stream,
+    task_headers,
+)
 from model_compose.api.asgi import (
-    Headers,
-    end_events,
     flag,
     read_body,
     respond,
@@ -26,15 +32,12 @@ from model_compose.api.asgi import (
     wants_events,
 )
 from model_compose.api.bodies import RunRequest, is_form, run_request
-from model_compose.api.status import error_body, status_of_code
+from model_compose.api.status import status_of_code
 from model_compose.components.streams import Stream
 from model_compose.compose.app import App
-from model_compose.compose.run import Run, usage_map
+from model_compose.compose.run import Run
 from model_compose.config.schema import Workflow
 from model_compose.errors import BadRequest, Cancelled, InvalidInput, ModelComposeError
-from model_compose.types import Blob, for_json, plain
-
-_SHOWN: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
 
 class StartRun:
@@ -89,7 +92,7 @@ class StartRun:
             # What the file streams is streamed to a client that takes nothing but the output.
             output = await self._app.execute(run, workflow, value, streaming=streaming)
             if isinstance(output, Stream) and not (streaming or request.output_only):
-                output = await _collected(run, output)
+                output = await collected(run, output)
         except asyncio.CancelledError:
             if run.reason is None:
                 raise  # the client left: there is nobody to tell
@@ -98,11 +101,11 @@ class StartRun:
             await self._failed(run, error, request, streaming, send)
         else:
             if isinstance(output, Stream):
-                await _send_stream(run, output, send)
+                await respond_stream(send, run, output)
             elif streaming:
-                await respond_events(send, _only(sse.data([output]) + _end(run)), _headers(run))
+                await respond_events(send, only(sse.data([output]) + end_event(run)), task_headers(run))
             elif request.output_only:
-                await _respond_output(send, output, _headers(run))
+                await respond_output(send, output, task_headers(run))
             else:
                 await respond(send, HTTPStatus.OK, run.encoded())
         finally:
@@ -117,84 +120,9 @@ class StartRun:
         if request.output_only or not run.admitted or caller_at_fault:
             await respond_error(send, error)
         elif streaming:
-            await respond_events(send, _only(_error(error)), _headers(run))
+            await respond_events(send, only(error_event(error)), task_headers(run))
         else:
             await respond(send, HTTPStatus.OK, run.encoded())
-
-
-async def _respond_output(send: Send, output: Any, headers: Headers = ()) -> None:
-    """The output as the whole body: a file as its bytes, anything else as JSON."""
-    value = plain(output)
-    if isinstance(value, Blob):
-        await _respond_file(send, value, headers)
-    else:
-        await respond_json(send, for_json(value), headers=headers)
-
-
-async def _respond_file(send: Send, blob: Blob, headers: Headers) -> None:
-    """A browser shows pictures and saves everything else: what a client sent must not run as a page."""
-    kind = blob.media_type if blob.media_type in _SHOWN else "application/octet-stream"
-    name = f"; filename*=UTF-8''{quote(blob.name, safe='')}" if blob.name else ""
-    disposition = ("inline" if blob.media_type in _SHOWN else "attachment") + name
-    about = [(b"x-content-type-options", b"nosniff"), (b"content-disposition", disposition.encode())]
-    await respond(send, HTTPStatus.OK, blob.data, kind.encode(), [*headers, *about])
-
-
-async def _collected(run: Run, stream: Stream) -> Any:
-    async for _ in run.follow(stream):
-        pass
-    return run.output
-
-
-async def _send_stream(run: Run, stream: Stream, send: Send) -> None:
-    try:
-        await respond_events(send, _frames(run, stream), _headers(run))
-    except asyncio.CancelledError:
-        if run.reason is None:
-            raise
-        # The run was cancelled while the client was slow to read.
-        await end_events(send, _error(run.reason))
-
-
-async def _frames(run: Run, stream: Stream) -> AsyncGenerator[bytes]:
-    """The events of an output that is still being made."""
-    pieces = run.follow(stream)
-    try:
-        async for some in pieces:
-            frame = sse.data(some)
-            if frame:
-                yield frame
-    except asyncio.CancelledError:
-        if run.reason is None:
-            raise
-        yield _error(run.reason)
-    except Exception as error:  # noqa: BLE001  it is the last thing that the client hears
-        yield _error(error)
-    else:
-        yield _end(run)
-    finally:
-        await pieces.aclose()
-
-
-async def _only(frame: bytes) -> AsyncGenerator[bytes]:
-    yield frame
-
-
-def _error(error: BaseException) -> bytes:
-    return sse.event("error", error_body(error))
-
-
-def _end(run: Run) -> bytes:
-    end: dict[str, Any] = {"task_id": run.id, "status": run.status}
-    if run.usage is not None:
-        end["usage"] = usage_map(run.usage)
-    if run.finish_reason is not None:
-        end["finish_reason"] = run.finish_reason
-    return sse.event("end", end)
-
-
-def _headers(run: Run) -> Headers:
-    return [(b"x-task-id", run.id.encode())]
 
 
 class ShowTask:
@@ -204,8 +132,8 @@ class ShowTask:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        output_only = flag(scope, "output_only")
         try:
+            output_only = flag(scope, "output_only")
             task_id = scope["path_params"]["task_id"]
             record = await self._app.record(task_id)
             require_owner(scope, task_id, record.owner)
@@ -217,7 +145,7 @@ class ShowTask:
         elif record.finished is None:
             await respond_json(send, {"detail": "Task is still in progress."}, HTTPStatus.ACCEPTED)
         elif record.status == "completed":
-            await _respond_output(send, record.output)
+            await respond_output(send, record.output)
         else:
             code = record.error_type or ModelComposeError.code
             body = {"detail": record.error or "failed", "type": code}
@@ -262,7 +190,7 @@ class WatchTask:
         if run is not None:
             await until_gone(receive, respond_events(send, _events(run)))
             return
-        await respond_events(send, _only(sse.event("end", record.for_json())))
+        await respond_events(send, only(sse.event("end", record.for_json())))
 
 
 async def _events(run: Run) -> AsyncGenerator[bytes]:

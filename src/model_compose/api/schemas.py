@@ -25,6 +25,9 @@ EXAMPLE_IMAGE: Final = (
     "voAAAAAElFTkSuQmCC"
 )
 
+#: Of one event or of all of them: the standard leaves it to the reader of a document.
+EVENTS: Final[dict[str, Any]] = {"description": "server-sent events, each with `data` and mostly an `event`"}
+
 _BASIC: Final[dict[str, dict[str, Any]]] = {
     "string": {"type": "string"},
     "text": {"type": "string"},
@@ -84,6 +87,15 @@ def variable_schema(variable: InputVariable) -> dict[str, Any]:
     return schema
 
 
+def or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same, which allows null too."""
+    if isinstance(kind := schema.get("type"), str) and "enum" not in schema:
+        return {**schema, "type": [kind, "null"]}
+    told = {key: value for key, value in schema.items() if key in ("description", "default", "examples")}
+    choice = {key: value for key, value in schema.items() if key not in told}
+    return {"anyOf": [choice, {"type": "null"}], **told} if choice else schema
+
+
 def input_example(inputs: WorkflowInputs) -> dict[str, Any]:
     """An input with what a workflow cannot do without; if that is nothing, with its first field."""
     needed = [v for v in inputs.variables if v.required and v.name == (v.instead_of or (v.name,))[0]]
@@ -120,16 +132,19 @@ def _example(schema: Mapping[str, Any]) -> Any:
     return "What is photosynthesis?"
 
 
-def schema_of(annotation: Any) -> dict[str, Any]:
-    """A Python type as a JSON Schema without references: OpenAPI looks for those elsewhere."""
+def schema_of(annotation: Any, **instead: dict[str, Any]) -> dict[str, Any]:
+    """A Python type as a JSON Schema without references: OpenAPI looks for those elsewhere.
+
+    instead  schemas of structs that are written otherwise, by the name of the class
+    """
     # `list[X] | list[list[X]]` is one type too many for msgspec, so unions are taken apart.
     bare = typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
     if typing.get_origin(bare) in (typing.Union, types.UnionType):
-        return {"anyOf": [schema_of(member) for member in typing.get_args(bare)]}
+        return {"anyOf": [schema_of(member, **instead) for member in typing.get_args(bare)]}
     if typing.get_origin(bare) in (list, tuple):
-        return {"type": "array", "items": schema_of(typing.get_args(bare)[0])}
+        return {"type": "array", "items": schema_of(typing.get_args(bare)[0], **instead)}
     (schema,), definitions = msgspec.json.schema_components([annotation])
-    inlined: dict[str, Any] = _inlined(schema, definitions)
+    inlined: dict[str, Any] = _inlined(schema, {**definitions, **instead})
     return inlined
 
 

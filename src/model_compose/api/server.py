@@ -11,11 +11,12 @@ import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from model_compose.api.protocol import LimitedHttp
 from model_compose.compose.app import App
 from model_compose.config.schema import Tls
 from model_compose.errors import ServiceError
@@ -61,6 +62,11 @@ def tls_options(tls: Tls | None, folder: Path) -> dict[str, Any]:
     return {"ssl_certfile": certificate, "ssl_keyfile": key}
 
 
+#: Idle connections are for clients and proxies to close, which keep them for less: whoever sends a request
+#: while the other side closes loses it.
+KEEP_ALIVE_S: Final = 75
+
+
 class Quiet(uvicorn.Server):
     """uvicorn in a process that is not its own: it hears no signals, and neither logs nor names itself.
 
@@ -72,13 +78,14 @@ class Quiet(uvicorn.Server):
             uvicorn.Config(
                 asgi,
                 loop="none",
-                http="httptools",
+                http=LimitedHttp,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=grace_s,
                 **more,
             )

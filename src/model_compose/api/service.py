@@ -45,7 +45,10 @@ class ServiceRoutes:
 
     async def workflows(self, request: Request) -> Response:
         """`GET /workflows`"""
-        full = flag(request.scope, "include_schema")
+        try:
+            full = flag(request.scope, "include_schema")
+        except ModelComposeError as error:
+            return _error(error)
         workflows = self._app.project.workflows.values()
         return _json([self._schema(w) if full else self._listed(w) for w in workflows])
 

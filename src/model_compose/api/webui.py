@@ -69,6 +69,10 @@ _ABOUT_PAGES: Final = [
     (b"x-content-type-options", b"nosniff"),
 ]
 
+#: The names of these files change with what is in them.
+_ASSETS: Final = f"{PATH}/assets/"
+_KEPT: Final = [(b"cache-control", b"private, max-age=31536000, immutable")]
+
 _STARTING: Final = b"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -77,6 +81,12 @@ _STARTING: Final = b"""<!doctype html>
 <p style="font: 16px system-ui, sans-serif; text-align: center; margin-top: 20vh">Starting the web UI ...</p>
 </html>
 """
+
+#: Browsers ask for it by themselves, whatever Gradio's pages say later.
+_ICON: Final = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" '
+    b'fill="#4f46e5"/><path d="M4 5h8M4 8h8M4 11h5" stroke="#fff" stroke-width="1.5"/></svg>'
+)
 
 
 def listen_apart(controller: Controller) -> contextlib.AbstractContextManager[socket.socket | None]:
@@ -113,6 +123,12 @@ class WebUi:
     async def root(self, request: Request) -> Response:
         """`GET /`: the pages, or else what the API's page says."""
         return RedirectResponse(f"{PATH}/" if missing(self._app.project.controller) is None else "/docs")
+
+    async def icon(self, request: Request) -> Response:
+        """`GET /favicon.ico`"""
+        return Response(
+            _ICON, media_type="image/svg+xml", headers={"cache-control": "private, max-age=86400"}
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -282,6 +298,8 @@ class _Exchange:
         headers = [(key, value) for key, value in headers if key not in _HOP_BY_HOP | {b"server", b"date"}]
         if response.headers.get("content-type", "").startswith("text/html"):
             headers += _ABOUT_PAGES
+        elif response.is_success and self._scope["path"].startswith(_ASSETS):
+            headers += _KEPT
         self._answered = True
         start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
         await self._send(start)

@@ -6,7 +6,7 @@ that comes out of a variable is read as YAML or as `${...}`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,10 +15,11 @@ from msgspec.structs import replace
 from model_compose.config.environment import Environment, Value, is_secret
 from model_compose.config.expression import ExpressionError, Template, UnsetVariable
 from model_compose.config.grammar import parse
-from model_compose.config.scalars import Scalar, resolve
+from model_compose.config.scalars import Scalar
 from model_compose.config.substitute import substitute_env
 from model_compose.config.text import is_unicode
 from model_compose.config.tree import Entry, Node
+from model_compose.config.values import to_text
 from model_compose.errors import ConfigError, ConfigErrors, Note, Place
 
 _LONGEST_SHOWN = 60
@@ -115,7 +116,7 @@ class _Walk:
         notes = (*node.notes, *(_origin(name, used[name], key) for name in used))
         if isinstance(value, dict | list):
             return _planted(value, replace(node, notes=notes, spots=()))
-        return replace(node, value=value, notes=notes, text=_written(value, used.values()))
+        return replace(node, value=value, notes=notes, text=_written(str(node.value), value, get))
 
     def _failed(self, node: Node, errors: Sequence[ConfigError], optional: bool) -> Node:
         for error in errors:
@@ -147,11 +148,14 @@ def _planted(value: Any, node: Node) -> Node:
     return replace(node, value=value)
 
 
-def _written(value: Scalar | Template, used: Iterable[Value]) -> str | None:
-    """The text of the variable that a null, boolean or number was read from."""
+def _written(text: str, value: Scalar | Template, get: Callable[[str], str | None]) -> str | None:
+    """The text of the variable or the default that a null, boolean or number was read from."""
     if isinstance(value, str | Template):
         return None
-    return next((each.text for each in used if resolve(each.text) == value), None)
+    template = parse(text, as_text=True)
+    assert isinstance(template, Template)
+    found = substitute_env(template, get, as_text=True)
+    return None if found is None else to_text(found, "env")
 
 
 def _origin(name: str, value: Value, key: str) -> Note:

@@ -41,15 +41,17 @@ MAX_DEPTH: Final = 32
 """How deep expressions may stand in the defaults of expressions, and how many `[*]` a path may have."""
 
 
-def parse(text: str) -> str | Template:
+def parse(text: str, *, as_text: bool = False) -> str | Template:
     """`text` with its expressions read; one without any comes back as a `str` that is final.
+
+    as_text  whether the value of a single expression becomes text, as beside other text
 
     Raises ConfigErrors: an ExpressionError for each expression that cannot be read.
     """
     if "${" not in text:
         return text
     reader = _Reader(text)
-    pieces = reader.whole_text()
+    pieces = reader.whole_text(as_text)
     if reader.errors:
         raise ConfigErrors(reader.errors)
     return template_of(text, pieces)
@@ -67,7 +69,7 @@ class _Reader:
         self.literals: dict[int, str] = {}
         """Literal defaults as they are written, by the start of their reference."""
 
-    def whole_text(self) -> list[str | Reference]:
+    def whole_text(self, as_text: bool) -> list[str | Reference]:
         pieces: list[str | Reference] = []
         while (dollar := self.source.find("$", self.at)) >= 0:
             pieces.append(self.source[self.at : dollar])
@@ -80,11 +82,11 @@ class _Reader:
                     break
                 self.opened.clear()  # what follows the mistake may have others
         pieces.append(self.source[self.at :])
-        return self.beside_text(pieces)
+        return self.beside_text(pieces, as_text)
 
-    def beside_text(self, pieces: list[str | Reference]) -> list[str | Reference]:
+    def beside_text(self, pieces: list[str | Reference], as_text: bool = False) -> list[str | Reference]:
         parts = merged(pieces)
-        if len(parts) == 1:
+        if len(parts) == 1 and not as_text:
             return parts
         return [self.as_text(part) if isinstance(part, Reference) else part for part in parts]
 

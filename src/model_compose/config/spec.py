@@ -205,6 +205,8 @@ class TaskSpec(msgspec.Struct, frozen=True):
     streams    whether a request can be streamed
     normalise  puts the values of one request into the form that `request` wants
     needs      see `ActionSpec`
+    verb       the last part of its endpoint's path; its name, where there is none
+    example    values of a request that show what it does, for the API page
     """
 
     name: str
@@ -218,6 +220,8 @@ class TaskSpec(msgspec.Struct, frozen=True):
     normalise: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     needs: Callable[[Mapping[str, Any], str], bool] | None = None
     default_driver: str | None = None
+    verb: str | None = None
+    example: Mapping[str, Any] = {}
 
 
 class DriverSpec(msgspec.Struct, frozen=True):

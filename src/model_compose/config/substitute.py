@@ -21,18 +21,19 @@ from model_compose.config.values import MEDIA_TYPES, convert, to_text
 from model_compose.errors import ConfigErrors, InvalidInput
 
 
-def substitute_env(template: Template, get: Callable[[str], str | None]) -> Any:
+def substitute_env(template: Template, get: Callable[[str], str | None], *, as_text: bool = False) -> Any:
     """`template` with every `${env.X}` replaced by the text of the variable, which is never parsed.
 
     `get` gives the text of a variable, or None where it is not set; then the default counts. An
     untyped reference that is the whole template becomes the scalar which that text is in YAML. What
     comes back is a scalar, a list or a map, or a Template while something is left to render: another
-    reference, or an image that the variable or its default stands for.
+    reference, or an image that the variable or its default stands for. With `as_text` a text is not
+    read as a scalar, so that a number stays as it is written.
     Raises ConfigErrors: an UnsetVariable for each unset variable without default (those in a default
     that is not needed are not looked at), an ExpressionError for each text that its type refuses.
     """
     environment = _Environment(get)
-    found = environment.replaced(template, as_text=False)
+    found = environment.replaced(template, as_text=as_text)
     if environment.errors:
         raise ConfigErrors(environment.errors)
     return Template(template.text, (found,)) if isinstance(found, Reference) else found

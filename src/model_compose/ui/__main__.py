@@ -84,7 +84,7 @@ async def _serve(settings: Settings, files: Path) -> None:
         mcp_server=False,
         theme=look.theme(),
         css=look.CSS,
-        head=f'<link rel="icon" href="{settings.path}/favicon.ico">',
+        head=look.SCRIPT,
     )
     config = uvicorn.Config(
         app,
@@ -95,6 +95,7 @@ async def _serve(settings: Settings, files: Path) -> None:
         log_config=None,
         access_log=False,
         proxy_headers=False,
+        timeout_keep_alive=3600,  # connections are the gateway's to close: see `KEEP_ALIVE_S` of its server
         timeout_graceful_shutdown=1,
     )
     await uvicorn.Server(config).serve()

@@ -46,7 +46,14 @@ class ChatPage:
         self._course = gr.HTML(look.course(), padding=False)
         with gr.Row(equal_height=True):
             self._message = gr.Textbox(
-                placeholder="Message", show_label=False, lines=1, max_lines=8, scale=8, autofocus=True
+                label="Message",
+                placeholder="Message",
+                show_label=False,
+                lines=1,
+                max_lines=8,
+                scale=8,
+                autofocus=True,
+                elem_classes="mc-message",
             )
             self._send = gr.Button("Send", variant="primary", scale=1, min_width=72)
             self._stop = gr.Button("Stop", variant="stop", scale=1, min_width=72, interactive=False)
@@ -63,7 +70,7 @@ class ChatPage:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         parts = [self._chat, self._message, self._error, self._course, self._send, self._stop, self._clear]
         values = [self._message, self._chat, self._system, *(each.component for each in self._inputs)]
-        gr.on(
+        answering = gr.on(
             [self._send.click, self._message.submit],
             self._answer,
             values,
@@ -71,6 +78,8 @@ class ChatPage:
             concurrency_limit=None,
             **quiet,
         )
+        buttons = [self._send, self._stop, self._clear]
+        answering.then(None, None, buttons, js=look.after([True, False, True]), **quiet)
         self._stop.click(self._sessions.stop, None, None, concurrency_limit=None, queue=False, **quiet)
         self._clear.click(self._empty, None, [self._chat, self._error, self._course], queue=False, **quiet)
 
@@ -101,7 +110,6 @@ class ChatPage:
                     yield {self._course: told(said)}
         except Exception as error:  # noqa: BLE001  the page tells it, and can be used again
             yield self._failed(explained(error), before, message)
-        yield self._over()
 
     def _begin(self, turn: Sequence[Any]) -> Updates:
         return {
@@ -112,13 +120,6 @@ class ChatPage:
             self._send: gr.update(interactive=False),
             self._stop: gr.update(interactive=True),
             self._clear: gr.update(interactive=False),
-        }
-
-    def _over(self) -> Updates:
-        return {
-            self._send: gr.update(interactive=True),
-            self._stop: gr.update(interactive=False),
-            self._clear: gr.update(interactive=True),
         }
 
     def _end(self, record: Mapping[str, Any], turn: Sequence[Any], text: str) -> Updates:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+import msgspec
 
 from model_compose.errors import ModelComposeError
 
@@ -45,10 +46,19 @@ CSS = """
 .mc-error-line { color: var(--error-text-color); overflow-wrap: anywhere; }
 """
 
+#: Enter in an empty message is not worth a question to the server: Gradio would drop the next one meanwhile.
+SCRIPT = """<script>
+addEventListener("keydown", (event) => {
+  const empty = event.target.matches?.(".mc-message textarea") && !event.target.value.trim();
+  if (event.key === "Enter" && !event.shiftKey && empty) { event.preventDefault(); event.stopPropagation(); }
+}, true);
+</script>"""
+
 
 def theme() -> gr.themes.Base:
-    """Gradio's own, without fonts from elsewhere."""
-    return gr.themes.Default(font=_SANS, font_mono=_MONO, primary_hue="indigo", radius_size="md")
+    """Gradio's own, without fonts from elsewhere, and with small print that can be read on white."""
+    own = gr.themes.Default(font=_SANS, font_mono=_MONO, primary_hue="indigo", radius_size="md")
+    return own.set(body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500")
 
 
 def error(reason: ModelComposeError) -> str:
@@ -65,6 +75,15 @@ def course(text: str = "", progress: tuple[int, int] | None = None) -> str:
         bar = f'<progress value="{done}" max="{total}"></progress>'
         said = f"<span>step {done} of {total}</span>"
     return f'<div class="mc-course" role="status">{bar}{said}<span>{html.escape(text)}</span></div>'
+
+
+def after(interactive: Sequence[bool]) -> str:
+    """Makes buttons usable or not, in the browser, when an event is over.
+
+    Gradio drops what is pressed before it has heard that an event is over, without a word.
+    """
+    updates = [{"__type__": "update", "interactive": each} for each in interactive]
+    return f"() => {msgspec.json.encode(updates).decode()}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -85,7 +85,8 @@ class WorkflowPage:
         triggers = [self._run.click]
         triggers += [each.component.submit for each in self._inputs if isinstance(each.component, gr.Textbox)]
         components = [each.component for each in self._inputs]
-        gr.on(triggers, self._work, components, shows, concurrency_limit=None, **quiet)
+        running = gr.on(triggers, self._work, components, shows, concurrency_limit=None, **quiet)
+        running.then(None, None, [self._run, self._stop], js=look.after([True, False]), **quiet)
         self._stop.click(self._sessions.stop, None, None, concurrency_limit=None, queue=False, **quiet)
 
     async def _work(self, request: gr.Request, *values: Any) -> AsyncGenerator[Updates]:
@@ -102,7 +103,6 @@ class WorkflowPage:
                     yield {self._course: told(said)}
         except Exception as error:  # noqa: BLE001  the page tells it, and can be used again
             yield self._failed(explained(error), look.course())
-        yield {self._run: gr.update(interactive=True), self._stop: gr.update(interactive=False)}
 
     def _begin(self) -> Updates:
         """What came before stays until there is something new."""
@@ -249,8 +249,8 @@ def spent(record: Mapping[str, Any]) -> str:
     if record.get("finished") and began:
         parts.append(f"{record['finished'] - began:.2f} s")
     usage = record.get("usage") or {}
-    if usage.get("completion_tokens"):
-        parts.append(f"{usage['completion_tokens']} tokens")
+    if count := usage.get("completion_tokens"):
+        parts.append(f"{count} token{'s' * (count > 1)}")
     if record.get("finish_reason") == "length":
         parts.append("cut at the limit of its length")
     return " · ".join(parts)

@@ -7,13 +7,13 @@ reference names none, and whether it may be missing.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 from msgspec import UNSET
 
+from model_compose.config.annotations import bare, is_list, is_map, is_struct, members
 from model_compose.config.expression import Reference, references
 from model_compose.config.schema import Action, Call, Filter, Project, Tree, Workflow
 from model_compose.config.spec import ActionSpec, Field, fields_of
@@ -99,8 +99,7 @@ class WorkflowInputs(msgspec.Struct, frozen=True):
             text = value.get(variable.name)
             # What the file converts (`as number`) it converts itself; what cannot be one is told later.
             if isinstance(text, str) and variable.type is None and variable.accepts is not None:
-                with contextlib.suppress(msgspec.ValidationError):
-                    value[variable.name] = msgspec.convert(text, variable.accepts, strict=False)
+                value[variable.name] = _from_text(text, variable.accepts)
         return value
 
     def _without_refused(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +154,17 @@ def inputs_of(workflow: Workflow, project: Project) -> WorkflowInputs:
     every = tuple(found.variables.values())
     keys = frozenset(variable.key for variable in every)
     return WorkflowInputs(every, keys, refused, not found.whole, main)
+
+
+def _from_text(text: str, accepts: Any) -> Any:
+    """The number or the like that a text stands for; the text itself where there is none."""
+    options = [each for each in members(accepts) if not (is_list(each) or is_map(each) or is_struct(each))]
+    if not options or any(bare(each) in (str, Any) for each in options):
+        return text
+    try:
+        return msgspec.convert(text, Union[tuple(options)], strict=False)  # noqa: UP007  made at run time
+    except msgspec.ValidationError:
+        return text
 
 
 def _refused(spec: ActionSpec) -> dict[str, tuple[Any, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xllamacpp
 from tests import models
 from tests.engines import load_options, unseen
 
@@ -63,6 +64,15 @@ async def test_a_device_that_is_not_there_is_refused_with_what_exists() -> None:
     error = await refused(models.tiny_chat(), device="cuda")
     assert "no device `cuda`" in error.message
     assert "CPU only" in error.message
+
+
+async def test_a_gpu_is_one_of_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The devices are a fake's."""
+    monkeypatch.setattr(
+        xllamacpp, "get_device_info", lambda: [{"name": name} for name in ("CPU", "CUDA0", "CUDA1")]
+    )
+    error = await refused(models.tiny_chat(), device="cuda:2")
+    assert error.message == "there is no device `cuda:2`: llama.cpp sees `CUDA0`, `CUDA1`"
 
 
 async def test_a_prompt_cache_and_adapters_exclude_each_other() -> None:

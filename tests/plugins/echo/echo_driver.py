@@ -82,7 +82,7 @@ class EchoGenerator:
         return ModelInfo(slots=options.batch_size or echo.slots, threads=echo.threads, context_length=1000)
 
     async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
-        prompt = request.prompt if hasattr(request, "prompt") else request.messages[-1].content
+        prompt = request.prompt if hasattr(request, "prompt") else request.messages[-1].content or ""
         text = prompt
         calls: list[dict[str, Any]] = []
         for word in prompt.split():

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from starlette.types import Scope
 
-from model_compose.api.openai.calls import Order
+from model_compose.api.calls import Order
+from model_compose.api.names import WORKFLOW, Model
 from model_compose.api.openai.conversation import put_messages, put_tools
 from model_compose.api.openai.fields import Fields, Given, only
-from model_compose.api.openai.models import CHAT, WORKFLOW, Model, Models
+from model_compose.api.openai.models import CHAT, Models
 from model_compose.api.openai.texts import (
     completions_of,
     delta_of,

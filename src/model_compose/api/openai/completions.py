@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from starlette.types import Scope
 
-from model_compose.api.openai.calls import Order
+from model_compose.api.calls import Order
+from model_compose.api.names import WORKFLOW, Model
 from model_compose.api.openai.chat import DONE, Rivals, Sampled, check_stream, include_usage, put_sampling
 from model_compose.api.openai.fields import Fields, Given, only
-from model_compose.api.openai.models import TEXT, WORKFLOW, Model, Models
+from model_compose.api.openai.models import TEXT, Models
 from model_compose.api.openai.texts import completions_of, delta_of, delta_of_whole, usage_map
 from model_compose.compose.run import Run
 from model_compose.config.spec import doc

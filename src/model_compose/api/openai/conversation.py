@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from model_compose.api.names import Model
 from model_compose.api.openai.fields import Given
-from model_compose.api.openai.models import Model
 from model_compose.errors import InvalidInput
 
 #: Clients send an answer back with everything that was in it; where that is nothing, nothing is lost.

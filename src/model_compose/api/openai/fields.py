@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from model_compose.api.asgi import header
 from model_compose.api.bodies import refuse_deep
-from model_compose.api.openai.models import Model
+from model_compose.api.names import Model
 from model_compose.config.convert import converted
 from model_compose.config.spec import fields_of
 from model_compose.errors import BadRequest, InvalidInput, did_you_mean
@@ -44,14 +44,18 @@ class Fields(Generic[Body]):
                 "the body is not announced as JSON", hint="send `Content-Type: application/json`"
             )
         try:
-            found = self._decoder.decode(body)
-        except msgspec.ValidationError:
-            refuse_deep(body)
-            return self._split(msgspec.json.decode(body))
+            return self._read(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"the body is not JSON: {error}") from error
         except RecursionError:
             raise BadRequest("the body is nested too deeply") from None
+
+    def _read(self, body: bytes) -> tuple[Body, dict[str, Any]]:
+        try:
+            found = self._decoder.decode(body)
+        except msgspec.ValidationError:  # which says nothing of what follows in the body
+            refuse_deep(body)
+            return self._split(msgspec.json.decode(body))
         refuse_deep(body)
         return found, {}
 

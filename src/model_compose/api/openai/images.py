@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from starlette.types import Scope
 
-from model_compose.api.openai.calls import Order
+from model_compose.api.calls import Order
+from model_compose.api.names import Model
 from model_compose.api.openai.fields import Fields, Given, only
-from model_compose.api.openai.models import IMAGE, Model, Models
+from model_compose.api.openai.models import IMAGE, Models
 from model_compose.compose.run import Run
 from model_compose.config.spec import Positive, doc
 from model_compose.errors import InvalidInput

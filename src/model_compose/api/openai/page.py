@@ -6,14 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
+from model_compose.api.names import WORKFLOW
 from model_compose.api.openai.chat import ChatRequest
 from model_compose.api.openai.completions import CompletionRequest
 from model_compose.api.openai.embeddings import EmbeddingRequest
 from model_compose.api.openai.images import ImageRequest
-from model_compose.api.openai.models import CHAT, CLASSIFICATION, EMBEDDING, IMAGE, TEXT, WORKFLOW, Models
+from model_compose.api.openai.models import CHAT, CLASSIFICATION, EMBEDDING, IMAGE, TEXT, Models
 from model_compose.api.openai.rerank import RerankRequest
 from model_compose.api.openai.responses import ResponseRequest
-from model_compose.api.schemas import schema_of
+from model_compose.api.schemas import EVENTS, schema_of
 from model_compose.compose.app import App
 
 _ERRORS: Final = ("400", "404", "413", "429", "500", "503", "504")
@@ -84,7 +85,7 @@ def _post(shown: _Shown, names: list[str]) -> dict[str, Any]:
     schema["properties"] = {**schema["properties"], "model": {"enum": names}}
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if shown.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": EVENTS}
     body = {"schema": schema, "example": {"model": names[0], **shown.example}}
     return {
         "summary": shown.summary,

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from starlette.types import Scope
 
-from model_compose.api.openai.calls import Order
+from model_compose.api.calls import Order
+from model_compose.api.names import Model
 from model_compose.api.openai.embeddings import off_loop
 from model_compose.api.openai.fields import Fields, Given
-from model_compose.api.openai.models import CLASSIFICATION, EMBEDDING, Model, Models
+from model_compose.api.openai.models import CLASSIFICATION, EMBEDDING, Models
 from model_compose.compose.run import Run
 from model_compose.config.spec import Positive, doc
 from model_compose.errors import InvalidInput

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from model_compose.api.openai.calls import Endpoint, Taker
+from model_compose.api.calls import Endpoint, Errors, Order, Taker
 from model_compose.api.openai.chat import take_chat
 from model_compose.api.openai.completions import take_completion
 from model_compose.api.openai.embeddings import take_embeddings
-from model_compose.api.openai.errors import PREFIX, envelope, status
+from model_compose.api.openai.errors import PREFIX, envelope, respond_error, status
 from model_compose.api.openai.images import take_images
 from model_compose.api.openai.models import Models
 from model_compose.api.openai.rerank import take_rerank
@@ -24,7 +24,8 @@ from model_compose.api.openai.responses import take_response
 from model_compose.compose.app import App
 from model_compose.errors import ModelComposeError, NotFound, did_you_mean
 
-_TAKERS: Final[Mapping[str, Taker]] = {
+_ERRORS: Final = Errors(envelope, respond_error)
+_TAKERS: Final[Mapping[str, Callable[[Scope, bytes, Models], Order]]] = {
     f"{PREFIX}/chat/completions": take_chat,
     f"{PREFIX}/completions": take_completion,
     f"{PREFIX}/embeddings": take_embeddings,
@@ -41,7 +42,13 @@ class OpenAI:
 
     def __init__(self, app: App) -> None:
         self._models = Models(app)
-        self._endpoints = {path: Endpoint(app, self._models, take) for path, take in _TAKERS.items()}
+        self._endpoints = {path: Endpoint(app, self._taker(take), _ERRORS) for path, take in _TAKERS.items()}
+
+    def _taker(self, take: Callable[[Scope, bytes, Models], Order]) -> Taker:
+        async def taken(scope: Scope, body: bytes) -> Order:
+            return take(scope, body, self._models)
+
+        return taken
 
     def lanes(self) -> dict[tuple[str, str], ASGIApp]:
         """The busiest routes, by method and path."""

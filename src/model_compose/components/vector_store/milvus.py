@@ -36,6 +36,9 @@ _FILE: Final = "milvus.db"
 #: Milvus counts bytes, of which a character has up to four.
 _MOST_ID: Final = 2048
 _MOST_DOCUMENT: Final = 65_535
+#: Candidates that the index of milvus-lite looks at: with its own 64, recall@10 is less than 0.99 with
+#: 100,000 vectors of 384 numbers.
+_EF_SEARCH: Final = 256
 #: What one query gives at most.
 _PAGE: Final = 16_384
 
@@ -143,6 +146,8 @@ class MilvusStore(Blocking["MilvusClient"]):
             filter=" and ".join(f"({term})" for term in _terms(wanted.filter)),
             limit=wanted.top_k,
             output_fields=fields,
+            # A server has its own idea of how far AUTOINDEX looks.
+            search_params={} if self.config.served else {"params": {"ef": max(_EF_SEARCH, wanted.top_k)}},
         )
         return [[_near(hit, place, metric, wanted.vectors) for hit in each] for each in found]
 

@@ -91,10 +91,14 @@ class LlamaCpp:
         if model.embeds and not embedding:
             raise ModelLoadError(f"`{path.name}` is an embedding model", hint="use `task: text-embedding`")
         plan = layout(model, load.batch_size, options)
-        gpu_layers = _gpu_layers(xllamacpp, load.device, options.gpu_layers)
+        gpus = _gpus(xllamacpp, load.device)
+        gpu_layers = 0 if not gpus else _ALL_LAYERS if options.gpu_layers is None else options.gpu_layers
         threads = min(options.threads or load.threads, load.threads)
         self._folder = tempfile.mkdtemp(dir=load.scratch)
         params = _params(xllamacpp, path, options, plan, threads, gpu_layers)
+        if ":" in load.device:  # one of several; llama.cpp spreads the layers over all otherwise
+            params.split_mode = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE
+            params.main_gpu = int(load.device.partition(":")[2])
         params.hostnames = [os.path.join(self._folder, "engine.sock")]  # noqa: PTH118  it wants a str
         if embedding:
             _embed(xllamacpp, params, model, options, plan)
@@ -301,17 +305,19 @@ def _embed(xllamacpp: Any, params: Any, model: gguf.Gguf, options: LlamaCppOptio
     params.n_batch = params.n_ubatch = max(plan.context_length, params.n_batch)
 
 
-def _gpu_layers(xllamacpp: Any, device: str, asked: int | None) -> int:
-    """Layers for the GPU. Raises ModelLoadError naming what exists when there is no such device."""
-    found = [d for d in xllamacpp.get_device_info() if d["name"] != "CPU"]
+def _gpus(xllamacpp: Any, device: str) -> list[str]:
+    """Devices for layers, beside the CPU. Raises ModelLoadError naming what exists if `device` is none."""
+    found = [each["name"] for each in xllamacpp.get_device_info() if each["name"] != "CPU"]
     if device == "cpu" or (device == "auto" and not found):
-        return 0
+        return []
     if not found:
         raise ModelLoadError(
             f"there is no device `{device}`: this build of llama.cpp computes on the CPU only",
             hint="use `device: cpu`, or install an xllamacpp wheel that was built for your GPU",
         )
-    return _ALL_LAYERS if asked is None else asked
+    if int(device.partition(":")[2] or 0) >= len(found):
+        raise ModelLoadError(f"there is no device `{device}`: llama.cpp sees `{'`, `'.join(found)}`")
+    return found
 
 
 def _details(model: gguf.Gguf, gpu_layers: int, threads: int, options: LlamaCppOptions) -> dict[str, str]:

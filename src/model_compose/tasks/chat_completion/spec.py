@@ -58,7 +58,7 @@ def normalise(values: dict[str, Any]) -> dict[str, Any]:
         messages = [messages]
     if not isinstance(messages, list):
         return values
-    kept = [_joined(m) for m in messages if not _silent(m)]
+    kept = [_calling(_joined(m)) for m in messages if not _silent(m)]
     if not kept:
         raise InvalidInput(
             "the conversation is empty: every message has a null content",
@@ -99,6 +99,20 @@ def _joined(message: Any) -> Any:
     return {**message, "content": "".join(part["text"] for part in content)}
 
 
+def _calling(message: Any) -> Any:
+    """A message whose calls of tools are of the one kind that there is: engines fail at others."""
+    calls = message.get("tool_calls") if isinstance(message, dict) else None
+    if not isinstance(calls, list):
+        return message
+    for i, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+            field = f"messages.tool_calls[{i}]"
+            hint = 'write `{"type": "function", "function": {"name": "...", "arguments": "{}"}}`'
+            raise InvalidInput("a call of a tool needs a `function` with a `name`", field=field, hint=hint)
+    return {**message, "tool_calls": [{"type": "function", **call} for call in calls]}
+
+
 SPEC = TaskSpec(
     name="chat-completion",
     summary="Answers in a conversation.",
@@ -109,6 +123,14 @@ SPEC = TaskSpec(
     main="messages",
     normalise=normalise,
     needs=needs,
+    verb="chat",
+    example={
+        "messages": [
+            {"role": "system", "content": "Answer in one sentence."},
+            {"role": "user", "content": "Why is the sky blue?"},
+        ],
+        "max_output_length": 60,
+    },
     default_driver="huggingface",
     drivers={
         "llamacpp": TaskDriver("model_compose.tasks.chat_completion.llamacpp:Chat", LLAMACPP_REFUSES),

@@ -85,6 +85,8 @@ SPEC = TaskSpec(
     request=FaceEmbedding,
     result=Faces,
     main="image",
+    verb="faces",
+    example={"detection_threshold": 0.5},
     default_driver="custom",
     drivers={
         "custom": TaskDriver(

@@ -54,6 +54,8 @@ SPEC = TaskSpec(
     request=ImageGeneration,
     result=Picture | list[Picture],
     main="prompt",
+    verb="generate-image",
+    example={"prompt": "a lighthouse at dusk", "width": 512, "height": 512, "seed": 7},
     default_driver="huggingface",
     drivers={
         name: TaskDriver(

@@ -28,6 +28,8 @@ SPEC = TaskSpec(
     chunk=TextDelta,
     streams=streams,
     main="image",
+    verb="caption",
+    example={"max_output_length": 30},
     default_driver="huggingface",
     drivers={
         "huggingface": TaskDriver(

@@ -52,6 +52,8 @@ SPEC = TaskSpec(
     request=ImageUpscale,
     result=Picture,
     main="image",
+    verb="upscale",
+    example={"output_format": "png"},
     default_driver="custom",
     drivers={
         "custom": TaskDriver(

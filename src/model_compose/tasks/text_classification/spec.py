@@ -74,6 +74,8 @@ SPEC = TaskSpec(
     result=Classification,
     main="text",
     normalise=normalise,
+    verb="classify",
+    example={"text": ["I loved every minute of it", "It was far too long"], "return_probabilities": True},
     default_driver="huggingface",
     drivers={
         "huggingface": TaskDriver("model_compose.tasks.text_classification.huggingface:Classifier"),

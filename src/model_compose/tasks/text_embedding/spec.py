@@ -59,6 +59,8 @@ SPEC = TaskSpec(
     request=TextEmbedding,
     result=Embedding,
     main="text",
+    verb="embed",
+    example={"text": ["a cat on a mat", "a kitten on a rug"]},
     default_driver="huggingface",
     drivers={
         "llamacpp": TaskDriver(

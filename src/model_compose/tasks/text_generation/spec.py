@@ -24,6 +24,8 @@ SPEC = TaskSpec(
     chunk=TextDelta,
     streams=streams,
     main="prompt",
+    verb="generate",
+    example={"prompt": "Once upon a time", "max_output_length": 30, "temperature": 0.0},
     default_driver="huggingface",
     drivers={
         "llamacpp": TaskDriver("model_compose.tasks.text_generation.llamacpp:Generator", LLAMACPP_REFUSES),

@@ -1,4 +1,4 @@
-"""How does a request of OpenAI's API become a run, and the run an answer?
+"""How does a request to models become a run, and the run an answer, where the route knows what it gives?
 
 As long as nothing was sent, the status tells what went wrong; after that an event of the stream does. A
 client that leaves cancels the run.
@@ -7,7 +7,7 @@ client that leaves cancels the run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -15,14 +15,14 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from model_compose.api.access import caller_of
+from model_compose.api.answers import collected, only, respond_file, task_headers
 from model_compose.api.asgi import Headers, end_events, read_body, respond, respond_events, until_gone
-from model_compose.api.openai.errors import envelope, respond_error
-from model_compose.api.openai.models import Models
 from model_compose.components.streams import Stream
 from model_compose.compose.app import App
 from model_compose.compose.run import Run
 from model_compose.config.schema import Workflow
 from model_compose.errors import Cancelled, ModelComposeError
+from model_compose.types import Blob
 
 
 class Events(Protocol):
@@ -41,14 +41,14 @@ class Events(Protocol):
         """What comes last, when the run has ended well."""
 
     def error(self, error: dict[str, Any]) -> bytes:
-        """What comes last otherwise; `error` is the envelope of what went wrong."""
+        """What comes last otherwise; `error` is what went wrong, as this API says it."""
 
 
 class Answer(Protocol):
     """What the output of a run becomes."""
 
-    async def body(self, run: Run, output: Any) -> bytes:
-        """All of it as JSON."""
+    async def body(self, run: Run, output: Any) -> bytes | Blob:
+        """All of it as JSON, or as a file."""
 
     def events(self, run: Run) -> Events:
         """It as events."""
@@ -72,17 +72,28 @@ class Order(msgspec.Struct, frozen=True):
 class Taker(Protocol):
     """Reads what a request wants."""
 
-    def __call__(self, scope: Scope, body: bytes, models: Models) -> Order:
+    async def __call__(self, scope: Scope, body: bytes) -> Order:
         """Raises ModelComposeError."""
+
+
+class Errors(msgspec.Struct, frozen=True):
+    """How an API says what went wrong.
+
+    body     as JSON values, by the names that the client has for fields
+    respond  sends it, with its status and headers
+    """
+
+    body: Callable[[BaseException, Mapping[str, str]], dict[str, Any]]
+    respond: Callable[[Send, BaseException, Mapping[str, str]], Awaitable[None]]
 
 
 class Endpoint:
     """A route on which models work."""
 
-    def __init__(self, app: App, models: Models, take: Taker) -> None:
+    def __init__(self, app: App, take: Taker, errors: Errors) -> None:
         self._app = app
-        self._models = models
         self._take = take
+        self._errors = errors
         self._limit = app.project.controller.max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,11 +102,11 @@ class Endpoint:
             body = await read_body(scope, receive, self._limit)
             if body is None:
                 return  # the client left: there is nobody to tell
-            order = self._take(scope, body, self._models)
+            order = await self._take(scope, body)
             names = order.names
             run, value = self._app.begin(order.workflow, order.given, owner=caller_of(scope).name)
         except ModelComposeError as error:
-            await respond_error(send, error, names)
+            await self._errors.respond(send, error, names)
             return
         try:
             await until_gone(receive, self._serve(run, order, value, send))
@@ -107,87 +118,77 @@ class Endpoint:
         try:
             output = await self._app.execute(run, order.workflow, value, streaming=order.streaming)
             if order.streaming:
-                frames = await _frames(run, order, output)
-                body = b""
+                frames = await self._frames(run, order, output)
             else:
                 if isinstance(output, Stream):  # the file says so
-                    output = await _collected(run, output)
+                    output = await collected(run, output)
                 body = await order.answer.body(run, output)
         except asyncio.CancelledError:
             if run.reason is None:
                 raise  # the client left: there is nobody to tell
-            await respond_error(send, run.reason, order.names)
+            await self._errors.respond(send, run.reason, order.names)
         except Exception as error:  # noqa: BLE001  the run has noted it; the client hears of it
-            await respond_error(send, error, order.names)
+            await self._errors.respond(send, error, order.names)
         else:
             if order.streaming:
-                await _send(run, order, frames, send)
+                await self._send(run, order, frames, send)
+            elif isinstance(body, Blob):
+                await respond_file(send, body, _headers(run))
             else:
                 await respond(send, HTTPStatus.OK, body, headers=_headers(run))
         finally:
             if isinstance(output, Stream) and not run.ended:  # the client left before the first event
                 await output.aclose()
 
-
-async def _collected(run: Run, stream: Stream) -> Any:
-    async for _ in run.follow(stream):
-        pass
-    return run.output
-
-
-async def _frames(run: Run, order: Order, output: Any) -> AsyncGenerator[bytes]:
-    """The events of an output, whose first pieces are there. Raises what it fails with before them."""
-    events = order.answer.events(run)
-    if not isinstance(output, Stream):
-        return _only(events.begin() + events.whole(output) + events.end(run))
-    pieces = run.follow(output)
-    try:
-        first = await anext(pieces, None)
-    except BaseException:
-        await pieces.aclose()
-        raise
-    return _following(run, order, events, first, pieces)
-
-
-async def _only(frame: bytes) -> AsyncGenerator[bytes]:
-    yield frame
-
-
-async def _following(
-    run: Run,
-    order: Order,
-    events: Events,
-    first: list[Any] | None,
-    pieces: AsyncGenerator[list[Any]],
-) -> AsyncGenerator[bytes]:
-    try:
-        yield events.begin() + (b"" if first is None else events.pieces(first))
-        async for some in pieces:
-            frame = events.pieces(some)
-            if frame:
-                yield frame
-    except asyncio.CancelledError:
-        if run.reason is None:
+    async def _frames(self, run: Run, order: Order, output: Any) -> AsyncGenerator[bytes]:
+        """The events of an output, whose first pieces are there. Raises what it fails with before them."""
+        events = order.answer.events(run)
+        if not isinstance(output, Stream):
+            # A picture as a text is megabytes.
+            whole = await asyncio.to_thread(events.whole, output)
+            return only(events.begin() + whole + events.end(run))
+        pieces = run.follow(output)
+        try:
+            first = await anext(pieces, None)
+        except BaseException:
+            await pieces.aclose()
             raise
-        yield events.error(envelope(run.reason, order.names))
-    except Exception as error:  # noqa: BLE001  it is the last thing that the client hears
-        yield events.error(envelope(error, order.names))
-    else:
-        yield events.end(run)
-    finally:
-        await pieces.aclose()
+        return self._following(run, order, events, first, pieces)
 
+    async def _following(
+        self,
+        run: Run,
+        order: Order,
+        events: Events,
+        first: list[Any] | None,
+        pieces: AsyncGenerator[list[Any]],
+    ) -> AsyncGenerator[bytes]:
+        try:
+            yield events.begin() + (b"" if first is None else events.pieces(first))
+            async for some in pieces:
+                frame = events.pieces(some)
+                if frame:
+                    yield frame
+        except asyncio.CancelledError:
+            if run.reason is None:
+                raise
+            yield events.error(self._errors.body(run.reason, order.names))
+        except Exception as error:  # noqa: BLE001  it is the last thing that the client hears
+            yield events.error(self._errors.body(error, order.names))
+        else:
+            yield events.end(run)
+        finally:
+            await pieces.aclose()
 
-async def _send(run: Run, order: Order, frames: AsyncGenerator[bytes], send: Send) -> None:
-    try:
-        await respond_events(send, frames, _headers(run))
-    except asyncio.CancelledError:
-        if run.reason is None:
-            raise
-        # The run was cancelled while the client was slow to read.
-        await end_events(send, order.answer.events(run).error(envelope(run.reason, order.names)))
+    async def _send(self, run: Run, order: Order, frames: AsyncGenerator[bytes], send: Send) -> None:
+        try:
+            await respond_events(send, frames, _headers(run))
+        except asyncio.CancelledError:
+            if run.reason is None:
+                raise
+            # The run was cancelled while the client was slow to read.
+            await end_events(send, order.answer.events(run).error(self._errors.body(run.reason, order.names)))
 
 
 def _headers(run: Run) -> Headers:
-    name = run.id.encode()
-    return [(b"x-request-id", name), (b"x-task-id", name)]
+    return [(b"x-request-id", run.id.encode()), *task_headers(run)]

@@ -1,0 +1,80 @@
+"""How much may a request say before its body begins? HTTP itself has no limit for that.
+
+uvicorn keeps whatever comes, and its parser collects a header that does not end.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+#: Of the first line and all headers together; also of what may stand between the parts of a body.
+MOST_HEAD_BYTES: Final = 64 << 10
+
+_STATUS: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+_BODY: Final = b'{"detail":"the headers are larger than %d bytes","type":"bad_request"}' % MOST_HEAD_BYTES
+
+
+class HeadTooLargeError(Exception):
+    """The parser shall go no further."""
+
+
+class LimitedHttp(HttpToolsProtocol):
+    """uvicorn's protocol, which answers 431 to a head without end."""
+
+    _head_bytes = 0
+    _unread_bytes = 0
+    _got_on = False
+    _refused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come; those that neither end a head nor bring a part of a body are counted."""
+        self._got_on = False
+        super().data_received(data)
+        self._unread_bytes = 0 if self._got_on else self._unread_bytes + len(data)
+        if self._unread_bytes > MOST_HEAD_BYTES and not self._refused:
+            self._refused = True
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(name + value)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._got_on = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._got_on = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._got_on = True
+        super().on_message_complete()
+
+    def _count(self, part: bytes) -> None:
+        self._head_bytes += len(part)
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self._refused = True
+            raise HeadTooLargeError
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser has given up, or we have."""
+        answered = self.cycle is not None and not self.cycle.response_complete
+        if not self._refused:
+            super().send_400_response(msg)
+            return
+        if not answered:  # else these are trailers, and what answers has begun
+            head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(_BODY)
+            self.transport.write(STATUS_LINE[_STATUS] + head + b"connection: close\r\n\r\n" + _BODY)
+        self.transport.close()
