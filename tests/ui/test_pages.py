@@ -60,8 +60,7 @@ def echoes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield each
 
 
-#: One process of Gradio is enough, wherever the tests run.
-pytestmark = [pytest.mark.process, pytest.mark.timeout(200), pytest.mark.xdist_group("web UI")]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(200)]
 
 WITH_KEY = with_key(KEY)
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, **WITH_KEY}
