@@ -225,7 +225,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
 
     options       the struct of its own settings (`options:` of a component)
     extra         our optional dependencies that bring it
-    modules       what must be importable, looked for before anything starts
+    modules       what must be importable where its worker runs, looked for before anything starts
+    requirements  what pip installs of it into an environment of its own, where a file names no requirements
     formats       weight formats that select it when a file names no driver
     reads         weight formats that it can load, as far as that can be told from a name; none: any
     refuses       component keys that it does not have, each with the reason
@@ -237,6 +238,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     merge         `package.module:function` of a `LoadOptions`, a folder and a `LoadProgress`: writes the
                   model with its adapters in its weights
     check         notes what is wrong with a component's configuration and its options together
+    more_options  `options:` may have keys beside those of the struct, which the driver checks when it loads
     """
 
     name: str
@@ -244,6 +246,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     options: type[msgspec.Struct]
     extra: str | None = None
     modules: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     refuses: Mapping[str, str] = {}
@@ -253,6 +256,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     own: str | None = None
     merge: str | None = None
     check: Callable[[Any, Any, Report], None] | None = None
+    more_options: bool = False
 
 
 class Remarks(Protocol):
@@ -274,8 +278,11 @@ class Report(Remarks, Protocol):
     def wrong(self, key: str) -> bool:
         """Whether a key has a value that could not be read, which has been noted; it has its default."""
 
-    def read(self, struct: type[msgspec.Struct], *path: str | int) -> Any:
-        """A map as a struct whose class depends on other keys, defaults if it is absent; None if wrong."""
+    def read(self, struct: type[msgspec.Struct], *path: str | int, more: bool = False) -> Any:
+        """A map as a struct whose class depends on other keys, defaults if it is absent; None if wrong.
+
+        more  it may have other keys too, which are somebody else's
+        """
 
     def tree(self, *path: str | int) -> Any:
         """The compiled tree of a value that may contain `${input...}`."""
