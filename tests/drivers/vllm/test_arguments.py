@@ -139,9 +139,14 @@ def test_there_is_room_for_all_adapters_together(
     tmp_path: Path, ranks: tuple[int, ...], options: dict[str, Any], room: int, loras: int
 ) -> None:
     adapters = tuple(LoadedAdapter(str(i), source(tmp_path)) for i in range(len(ranks)))
-    given = arguments(load(tmp_path, adapters=adapters, options=options), CPU, ranks)
+    given = arguments(load(tmp_path, adapters=adapters, options=options), GPUS, ranks)
     assert given["enable_lora"] is True
     assert (given["max_lora_rank"], given["max_loras"]) == (room, loras)
+
+
+def test_on_a_cpu_there_is_room_for_one_that_adds_nothing(tmp_path: Path) -> None:
+    adapters = (LoadedAdapter("a", source(tmp_path)),)
+    assert arguments(load(tmp_path, adapters=adapters), CPU, (8,))["max_loras"] == 2
 
 
 def test_an_adapter_that_has_no_room_is_refused(tmp_path: Path) -> None:
@@ -159,8 +164,12 @@ def test_the_engine_neither_fetches_nor_tells_and_binds_no_cores(tmp_path: Path)
 
 
 def test_what_the_user_has_set_is_left_alone(tmp_path: Path) -> None:
-    found = environment(load(tmp_path), {"VLLM_LOGGING_LEVEL": "DEBUG", "OMP_NUM_THREADS": "1"})
-    assert found.keys().isdisjoint({"VLLM_LOGGING_LEVEL", "OMP_NUM_THREADS"})
+    theirs = {"VLLM_LOGGING_LEVEL": "DEBUG", "VLLM_CPU_OMP_THREADS_BIND": "0-3"}
+    assert environment(load(tmp_path), theirs).keys().isdisjoint(theirs)
+
+
+def test_the_file_says_how_many_threads_compute(tmp_path: Path) -> None:
+    assert environment(load(tmp_path), {"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.parametrize(

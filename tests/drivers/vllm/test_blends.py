@@ -181,7 +181,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 async def test_a_blend_is_made_once_and_kept(engine: Engine, pair: list[Path], tmp_path: Path) -> None:
-    blends = Blends(engine, [adapter(path) for path in pair], 8, tmp_path / "made")
+    blends = Blends(engine, [adapter(path) for path in pair], 8, tmp_path / "made", on_cpu=False)
     async with blends.using({"one": 1.0}) as first, blends.using({"one": 1.0}) as second:
         assert first is second
     async with blends.using({"one": 2.0}) as third:
@@ -193,14 +193,22 @@ async def test_a_blend_is_made_once_and_kept(engine: Engine, pair: list[Path], t
 async def test_no_weight_is_the_base_alone(
     engine: Engine, pair: list[Path], tmp_path: Path, weights: dict[str, float]
 ) -> None:
-    blends = Blends(engine, [adapter(path) for path in pair], 8, tmp_path / "made")
+    blends = Blends(engine, [adapter(path) for path in pair], 8, tmp_path / "made", on_cpu=False)
     async with blends.using(weights) as chosen:
         assert chosen is None
     assert engine.loaded == {}
 
 
+async def test_on_a_cpu_no_weight_is_an_adapter_that_adds_nothing(
+    engine: Engine, pair: list[Path], tmp_path: Path
+) -> None:
+    blends = Blends(engine, [adapter(path) for path in pair], 8, tmp_path / "made", on_cpu=True)
+    async with blends.using({}) as chosen:
+        assert not any(delta.any() for delta in added(Path(chosen.lora_path)).values())
+
+
 async def test_a_blend_that_has_no_room_is_refused(engine: Engine, pair: list[Path], tmp_path: Path) -> None:
-    blends = Blends(engine, [adapter(path) for path in pair], 4, tmp_path / "made")
+    blends = Blends(engine, [adapter(path) for path in pair], 4, tmp_path / "made", on_cpu=False)
     with pytest.raises(InvalidInput, match="together have rank 7, and there is room for 4"):
         async with blends.using({"one": 1.0, "two": 1.0}):
             pass
@@ -211,7 +219,7 @@ async def test_those_that_were_used_longest_ago_go_first_but_none_that_is_in_use
 ) -> None:
     monkeypatch.setattr(kept, "KEPT", 2)
     folder = tmp_path / "made"
-    blends = Blends(engine, [adapter(path) for path in pair], 8, folder)
+    blends = Blends(engine, [adapter(path) for path in pair], 8, folder, on_cpu=False)
     async with blends.using({"one": 1.0}) as used:
         for weight in (2.0, 3.0, 4.0):
             async with blends.using({"one": weight}):
@@ -224,7 +232,7 @@ async def test_those_that_were_used_longest_ago_go_first_but_none_that_is_in_use
 async def test_what_the_engine_refuses_leaves_nothing(
     engine: Engine, pair: list[Path], tmp_path: Path
 ) -> None:
-    blends = Blends(engine, [adapter(path) for path in pair], 8, tmp_path / "made")
+    blends = Blends(engine, [adapter(path) for path in pair], 8, tmp_path / "made", on_cpu=False)
     engine.refuses = True
     with pytest.raises(ValueError, match="no such layer"):
         await blends.check()

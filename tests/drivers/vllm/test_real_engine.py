@@ -174,7 +174,7 @@ def test_prompts_that_are_too_long_are_refused_or_cut(generator: Worker) -> None
     long = "word " * (CONTEXT + 50)
     with pytest.raises(RequestTooLong) as caught:
         generator.ask(prompt(long))
-    assert (caught.value.size, caught.value.limit) == (CONTEXT + 50, CONTEXT)
+    assert (caught.value.size, caught.value.limit) == (CONTEXT + 51, CONTEXT)
     ended = generator.ask(prompt(long, truncate=True, max_output_length=10))
     assert ended.usage is not None
     assert ended.usage.prompt_tokens == CONTEXT - 10

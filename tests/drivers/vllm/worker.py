@@ -70,7 +70,7 @@ class Worker:
         options = LoadOptions(
             task=task,
             source=loaded(model),
-            threads=os.cpu_count() or 1,
+            threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
             scratch=str(self.scratch),
             device="cpu",
             adapters=tuple(
@@ -151,7 +151,7 @@ class Worker:
         self.executor.send(messages.Call(number, encoded, streaming))
         return number
 
-    async def first(self, number: int) -> Any:
+    async def first(self, number: int) -> messages.ToGateway:
         """The next that comes of a call. On the loop."""
         return await self._calls[number].get()
 

@@ -28,12 +28,17 @@ class Engine(Protocol):
 class Blends:
     """The adapters of a model, blended as requests want them.
 
-    room    the highest rank that the engine takes
-    folder  private, for what is made of the adapters
+    room     the highest rank that the engine takes
+    folder   private, for what is made of the adapters
+    on_cpu   the engine computes on the CPU, where requests without an adapter get the last one that it has
+             (vLLM 0.32: their index is -1, and nothing looks for that); so they get one that adds nothing
     """
 
-    def __init__(self, engine: Engine, adapters: Sequence[Adapter], room: int, folder: Path) -> None:
+    def __init__(
+        self, engine: Engine, adapters: Sequence[Adapter], room: int, folder: Path, *, on_cpu: bool
+    ) -> None:
         self._engine = engine
+        self._on_cpu = on_cpu
         self._adapters = adapters
         self._room = room
         self._folder = folder
@@ -57,7 +62,7 @@ class Blends:
         Raises InvalidInput, and what the engine raises for an adapter that it cannot load.
         """
         chosen = blend(self._adapters, weights)
-        if not any(chosen):
+        if not any(chosen) and not self._on_cpu:
             yield None
             return
         kept = await self._get(chosen)

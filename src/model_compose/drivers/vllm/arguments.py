@@ -45,9 +45,9 @@ def environment(load: LoadOptions, environ: Mapping[str, str]) -> dict[str, str]
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # Else it binds its threads to cores, all but one of them, beside what others compute there.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(load.threads),
     }
     chosen = {name: value for name, value in wanted.items() if name not in environ}
+    chosen["OMP_NUM_THREADS"] = str(load.threads)  # as `threads` of the file says
     kind, _, number = load.device.partition(":")
     if kind == "cuda" and number:
         visible = [each for each in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
@@ -81,7 +81,8 @@ def arguments(load: LoadOptions, installed: Installed, ranks: Collection[int] = 
     if load.device_mode == "auto":
         given["tensor_parallel_size"] = max(1, installed.gpus)
     if load.adapters:
-        given |= _for_adapters(options, len(load.adapters), ranks)
+        # On a CPU those that want no adapter have one too: see `Blends`.
+        given |= _for_adapters(options, len(load.adapters) + installed.on_cpu, ranks)
     given |= _others(load, installed)
     return {name: value for name, value in given.items() if value is not None}
 

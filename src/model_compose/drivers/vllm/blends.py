@@ -99,8 +99,9 @@ def rank_of(adapters: Sequence[Adapter], weights: Sequence[float]) -> int:
 
 
 def write(adapters: Sequence[Adapter], weights: Sequence[float], folder: Path) -> None:
-    """Write a blend, as peft would save an adapter, into a folder that is made."""
+    """Write a blend, as peft would save an adapter, into a new folder; without weights it adds nothing."""
     used = [(adapter, weight) for adapter, weight in zip(adapters, weights, strict=True) if weight]
+    used = used or [(adapters[0], 0.0)]
     folder.mkdir(parents=True)
     if len(used) == 1 and used[0][0].is_current:
         _scaled(*used[0], folder)

@@ -63,16 +63,17 @@ class Vllm:
         pooling  of models that embed: how the vectors of the tokens become one
         """
         progress("weights", 0, 0)
-        adapters, room = await asyncio.to_thread(self._start, options, pooling)
+        adapters, room, on_cpu = await asyncio.to_thread(self._start, options, pooling)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
         if adapters:
             progress("adapters", 0, 0)
-            await self._load_adapters(adapters, room, Path(options.scratch))
+            folder = Path(options.scratch) / f"blends-{os.getpid()}"
+            await self._load_adapters(adapters, room, folder, on_cpu)
         return self.info
 
     # In a thread: it takes from seconds to minutes
 
-    def _start(self, load: LoadOptions, pooling: str | None) -> tuple[Sequence[Any], int]:
+    def _start(self, load: LoadOptions, pooling: str | None) -> tuple[Sequence[Any], int, bool]:
         os.environ.update(environment(load, os.environ))
         printed = Printed()
         try:
@@ -88,7 +89,7 @@ class Vllm:
         finally:
             printed.release()
 
-    def _start_engine(self, load: LoadOptions, pooling: str | None) -> tuple[Sequence[Any], int]:
+    def _start_engine(self, load: LoadOptions, pooling: str | None) -> tuple[Sequence[Any], int, bool]:
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
@@ -138,13 +139,12 @@ class Vllm:
                 "engine": f"vLLM {installed.version}",
             },
         )
-        return adapters, int(given.get("max_lora_rank", 0))
+        return adapters, int(given.get("max_lora_rank", 0)), on_cpu
 
-    async def _load_adapters(self, adapters: Sequence[Any], room: int, scratch: Path) -> None:
+    async def _load_adapters(self, adapters: Sequence[Any], room: int, folder: Path, on_cpu: bool) -> None:
         from model_compose.drivers.vllm.adapters import Blends
 
-        folder = scratch / f"blends-{os.getpid()}"
-        self.blends = Blends(self._engine, adapters, room, folder)
+        self.blends = Blends(self._engine, adapters, room, folder, on_cpu=on_cpu)
         try:
             await self.blends.check()
         except Exception as error:
