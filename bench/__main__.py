@@ -20,6 +20,7 @@ from bench import (
     startup,
     upscale,
     vectors,
+    vllm,
     workflow,
 )
 from bench.stats import Report
@@ -35,6 +36,7 @@ PARTS = {
     "openai": openai_api.main,
     "upscale": upscale.main,
     "vectors": vectors.main,
+    "vllm": vllm.main,
     "proxy": proxy.main,
     "workflow": workflow.main,
 }

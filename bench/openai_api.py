@@ -103,7 +103,7 @@ def _speaks(event: bytes) -> bool:
     return bool(choices and choices[0]["delta"].get("content"))
 
 
-async def _measure(port: int, callers: int, turn: int) -> tuple[float, float]:
+async def measure(port: int, callers: int, turn: int) -> tuple[float, float]:
     """Tokens per second of so many callers at once, and the median time to a first word."""
     began = time.perf_counter()
     found = await asyncio.gather(*(_one(port, caller, turn) for caller in range(callers)))
@@ -120,7 +120,7 @@ async def main(report: Report) -> None:
             ports = ((0, ours), (1, listener))
             for turn in range(-1, PAIRS):
                 for i, port in ports if turn % 2 else reversed(ports):
-                    rate, first = await _measure(port, callers, turn)
+                    rate, first = await measure(port, callers, turn)
                     if turn >= 0:  # the first warms up
                         rates[i].append(rate)
                         firsts[i].append(first)

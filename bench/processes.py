@@ -70,14 +70,14 @@ async def answers(url: str, within_s: float = 60) -> None:
 
 
 @contextlib.asynccontextmanager
-async def service(text: str) -> AsyncIterator[tuple[int, psutil.Process]]:
+async def service(text: str, within_s: float = 60) -> AsyncIterator[tuple[int, psutil.Process]]:
     """Our service for a file whose controller port is written `{port}`; -> port and gateway process."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model-compose.yml"
         path.write_text(text.replace("{port}", str(port)))
         with program("-m", "model_compose", "-f", str(path), "up", cwd=Path(folder)) as process:
-            await answers(f"http://127.0.0.1:{port}/readyz")
+            await answers(f"http://127.0.0.1:{port}/readyz", within_s)
             yield port, psutil.Process(process.pid)
 
 

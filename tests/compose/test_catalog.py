@@ -81,7 +81,7 @@ def test_what_nobody_has_is_not_found() -> None:
 
 
 def test_names_of_later_versions_are_known_and_none_of_them_is_there_already() -> None:
-    assert CATALOG.later("driver", "vllm")
+    assert CATALOG.later("driver", "unsloth")
     assert CATALOG.later("component", "mcp-client")
     assert not CATALOG.later("driver", "huggingface")
     for kind, names in (

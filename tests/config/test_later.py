@@ -34,7 +34,7 @@ def test_sections(tmp_path: Path, section: str) -> None:
     assert messages == [f"`{section}` of the file is known, and not supported yet"]
 
 
-@pytest.mark.parametrize("driver", ["unsloth", "vllm"])
+@pytest.mark.parametrize("driver", ["unsloth"])
 def test_drivers(tmp_path: Path, driver: str) -> None:
     messages = told(MODEL % f", driver: {driver}", tmp_path)
     assert messages == [f"driver `{driver}` is known, and not supported yet"]

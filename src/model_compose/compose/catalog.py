@@ -33,7 +33,7 @@ _LATER: Final[Mapping[str, frozenset[str]]] = {
             "image-processor",
         )
     ),
-    "driver": frozenset(("unsloth", "vllm")),
+    "driver": frozenset(("unsloth",)),
 }
 
 

@@ -156,11 +156,12 @@ class _Report:
     def wrong(self, key: str) -> bool:
         return key in self._wrong
 
-    def read(self, struct: type[msgspec.Struct], *path: str | int) -> Any:
+    def read(self, struct: type[msgspec.Struct], *path: str | int, more: bool = False) -> Any:
         node = locate(self._node, path)
         if node is self._node:
             return struct()
-        value = self._reader.struct(node, struct, f"`{'.'.join(map(str, path))}` of {self._where}")
+        where = f"`{'.'.join(map(str, path))}` of {self._where}"
+        value = self._reader.struct(node, struct, where, more=more)
         return None if value is WRONG else value
 
     def tree(self, *path: str | int) -> Any:

@@ -25,7 +25,15 @@ from model_compose.config.schema import (
     Settings,
     WorkflowKeys,
 )
-from model_compose.config.spec import ActionSpec, Catalog, ComponentSpec, TaskDriver, TaskSpec, fields_of
+from model_compose.config.spec import (
+    ActionSpec,
+    Catalog,
+    ComponentSpec,
+    DriverSpec,
+    TaskDriver,
+    TaskSpec,
+    fields_of,
+)
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _OWN: Final[JsonSchema] = {"required": ["implementation"]}
@@ -153,7 +161,7 @@ class _Builder:
         """`driver` as one of those that do the task, and `options` as what that one has."""
         drivers = [driver for name in self.catalog.drivers() if (driver := self.catalog.driver(name))]
         able = [d for d in drivers if d.name in task.drivers or task.name in d.tasks or d.own]
-        options = {driver.name: self.values.struct(driver.options) for driver in able}
+        options = {driver.name: self.options(driver) for driver in able}
         free = [{"type": "object"}] if any(driver.own for driver in able) else []
         choice = any_of([_choice((driver.name, driver.summary) for driver in able), {"type": "null"}])
         chosen = {
@@ -161,15 +169,27 @@ class _Builder:
             "options": {"description": own["options"]["description"], **any_of([*options.values(), *free])},
         }
         rules = [_when("driver", name, {"properties": {"options": each}}) for name, each in options.items()]
+        about = {"description": own["options"]["description"]}
+        wider = [driver.name for driver in able if driver.more_options]
+        if wider:
+            named = {"required": ["driver"], "properties": {"driver": {"enum": wider}}}
+            others = any_of([each for name, each in options.items() if name not in wider])
+            rules.append({"if": named, "else": {"properties": {"options": {**about, **others}}}})
         if not free:
             return chosen, rules
-        about = {"description": own["options"]["description"]}
         rules.append({"properties": {"options": {**about, **any_of([*options.values()])}}})
         # A class of the user's own has options of its own, and so has a family of another package.
         does = (task.drivers.get(d.name) or d.tasks.get(task.name, _NOBODY) for d in able)
         known = {name for how in does for name in how.families}
         foreign = [_has_another(key, known) for key in ("architecture", "family")] if known else []
         return chosen, [{"if": {"anyOf": [_OWN, *foreign]}, "else": {"allOf": rules}}]
+
+    def options(self, driver: DriverSpec) -> JsonSchema:
+        """What may stand below `options`."""
+        found = self.values.struct(driver.options)
+        if driver.more_options:
+            self.definitions[found["$ref"].rpartition("/")[2]]["additionalProperties"] = True
+        return found
 
     def action_keys(self, name: str, action: ActionSpec | None) -> dict[str, JsonSchema]:
         """What an action takes: what all actions have, and the fields of its request, some of them nested."""
@@ -264,7 +284,7 @@ class _Deaf:
     def wrong(self, key: str) -> bool:
         return False
 
-    def read(self, struct: type[msgspec.Struct], *path: str | int) -> Any: ...
+    def read(self, struct: type[msgspec.Struct], *path: str | int, more: bool = False) -> Any: ...
 
     def tree(self, *path: str | int) -> Any: ...
 

@@ -54,13 +54,23 @@ class Reader:
         """The same for a place where any value may contain `${...}`."""
         return Reader(self._mistakes, self._catalog, templates=True)
 
-    def struct(self, node: Node, cls: type[msgspec.Struct], where: str, part: Part | None = None) -> Any:
+    def struct(
+        self,
+        node: Node,
+        cls: type[msgspec.Struct],
+        where: str,
+        part: Part | None = None,
+        *,
+        more: bool = False,
+    ) -> Any:
         """A map as a struct; `where` names it in messages, `part` says which keys may come later.
+
+        With `more` it may have other keys too, which are not looked at.
 
         A mistake in an optional field is noted, and the field has its default, so that the rest of
         the file can be looked at too. WRONG if a required field cannot be had.
         """
-        values = self.values(node, cls, where, part)
+        values = self.values(node, cls, where, part, more=more)
         right = {name: value for name, value in values.items() if value is not WRONG}
         if any(field.required and field.name not in right for field in fields_of(cls)):
             return WRONG
@@ -74,13 +84,19 @@ class Reader:
             return WRONG
 
     def values(
-        self, node: Node, cls: type[msgspec.Struct], where: str, part: Part | None = None
+        self,
+        node: Node,
+        cls: type[msgspec.Struct],
+        where: str,
+        part: Part | None = None,
+        *,
+        more: bool = False,
     ) -> dict[str, Any]:
         """The fields of a struct that a map gives, WRONG those that cannot be read or should be there."""
         fields = fields_of(cls)
         tag = cls.__struct_config__.tag_field
         names = {name for field in fields for name in field.names}
-        entries = self.entries(node, {*names, *([tag] if tag else [])}, where, part)
+        entries = self.entries(node, {*names, *([tag] if tag else [])}, where, part, more=more)
         if entries is None:
             return {field.name: WRONG for field in fields}
         values = self.fields(entries, fields, where)
@@ -92,14 +108,20 @@ class Reader:
         return values
 
     def entries(
-        self, node: Node, valid: Collection[str], where: str, part: Part | None = None
+        self,
+        node: Node,
+        valid: Collection[str],
+        where: str,
+        part: Part | None = None,
+        *,
+        more: bool = False,
     ) -> dict[str, Entry] | None:
-        """The valid entries of a map. Others are noted, except free ones (`x-...`)."""
+        """The valid entries of a map. Others are noted, unless free (`x-...`) or allowed by `more`."""
         if not self.is_map(node, where):
             return None
         assert isinstance(node.value, dict)
         for key, entry in node.value.items():
-            if key not in valid:
+            if key not in valid and not more:
                 self.strange_key(entry, valid, where, part)
         return {key: entry for key, entry in node.value.items() if key in valid}
 

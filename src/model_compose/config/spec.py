@@ -242,6 +242,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     merge         `package.module:function` of a `LoadOptions`, a folder and a `LoadProgress`: writes the
                   model with its adapters in its weights
     check         notes what is wrong with a component's configuration and its options together
+    more_options  `options:` may have keys beside those of the struct, which the driver checks when it loads
     """
 
     name: str
@@ -259,6 +260,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     own: str | None = None
     merge: str | None = None
     check: Callable[[Any, Any, Report], None] | None = None
+    more_options: bool = False
 
 
 class Remarks(Protocol):
@@ -280,8 +282,11 @@ class Report(Remarks, Protocol):
     def wrong(self, key: str) -> bool:
         """Whether a key has a value that could not be read, which has been noted; it has its default."""
 
-    def read(self, struct: type[msgspec.Struct], *path: str | int) -> Any:
-        """A map as a struct whose class depends on other keys, defaults if it is absent; None if wrong."""
+    def read(self, struct: type[msgspec.Struct], *path: str | int, more: bool = False) -> Any:
+        """A map as a struct whose class depends on other keys, defaults if it is absent; None if wrong.
+
+        more  it may have other keys too, which are somebody else's
+        """
 
     def tree(self, *path: str | int) -> Any:
         """The compiled tree of a value that may contain `${input...}`."""

@@ -223,7 +223,7 @@ def _action(config: ModelConfig, catalog: Catalog, report: Report) -> ActionSpec
         options = (
             None
             if (own and driver.own) or _is_foreign(config, how)
-            else report.read(driver.options, "options")
+            else report.read(driver.options, "options", more=driver.more_options)
         )
         if driver.check is not None and options is not None:
             driver.check(config, options, report)

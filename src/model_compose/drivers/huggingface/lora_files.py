@@ -24,11 +24,11 @@ from model_compose.errors import ModelLoadError
 
 log = logging.getLogger(__name__)
 
-_CONFIG: Final = "adapter_config.json"
+CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
 #: `base_model.model.<layer>.lora_A.weight`; older versions put the adapter's name before `weight`.
-_KEY: Final = re.compile(r"(?P<layer>.+)\.lora_(?:embedding_)?(?P<half>[AB])(?:\.(?!bias$)[^.]+)*")
-_PREFIX: Final = "base_model.model."
+KEY: Final = re.compile(r"(?P<layer>.+)\.lora_(?:embedding_)?(?P<half>[AB])(?:\.(?!bias$)[^.]+)*")
+PREFIX: Final = "base_model.model."
 #: Settings that make something else of an adapter than `up @ down`. A null, empty or false one does not.
 _REFUSED: Final = (
     *("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "lora_bias"),
@@ -39,7 +39,7 @@ _HARMLESS_BEGINNINGS: Final = (True, False, None, "gaussian", "eva", "orthogonal
 _MERGE_FIRST: Final = "merge it into its base with peft, and use the result as `model`"
 
 
-class _Config(msgspec.Struct, frozen=True):
+class Config(msgspec.Struct, frozen=True):
     """The part of `adapter_config.json` that says how large an adapter is."""
 
     peft_type: str
@@ -82,8 +82,8 @@ class Delta(NamedTuple):
 def read(model: Any, adapter: LoadedAdapter) -> Iterator[Delta]:
     """What an adapter adds to each layer of a model, as the file has it. Raises ModelLoadError."""
     what = f"adapter `{adapter.name}` (`{adapter.source.origin}`)"
-    weights = _weights(Path(adapter.source.path), what)
-    config = _read_config(weights.parent / _CONFIG, what)
+    weights = weights_file(Path(adapter.source.path), what)
+    config = read_config(weights.parent / CONFIG, what)
     _warn_of_another_base(model, config, what)
     base = f"`{config.base_model_name_or_path}`" if config.base_model_name_or_path else "another model"
     hint = f"it was trained for {base}"
@@ -98,7 +98,7 @@ def read(model: Any, adapter: LoadedAdapter) -> Iterator[Delta]:
         raise ModelLoadError(f"{what} cannot be read: {error}") from error
 
 
-def _weights(path: Path, what: str) -> Path:
+def weights_file(path: Path, what: str) -> Path:
     """The file of weights: the path itself, or what lies in its folder under the name that peft gives."""
     file = path / _WEIGHTS if path.is_dir() else path
     if file.suffix == ".safetensors" and file.is_file():
@@ -115,16 +115,17 @@ def _weights(path: Path, what: str) -> Path:
     raise ModelLoadError(f"{what} has no `{_WEIGHTS}`", hint="name the folder that peft has saved")
 
 
-def _read_config(path: Path, what: str) -> _Config:
+def read_config(path: Path, what: str) -> Config:
+    """The part of a configuration that we know. Raises ModelLoadError for what changes more than it says."""
     try:
         written = path.read_bytes()
-        config, settings = msgspec.json.decode(written, type=_Config), msgspec.json.decode(written)
+        config, settings = msgspec.json.decode(written, type=Config), msgspec.json.decode(written)
     except FileNotFoundError:
         raise ModelLoadError(
-            f"{what} has no `{_CONFIG}`", hint="it lies beside the weights: name the folder, not a file"
+            f"{what} has no `{CONFIG}`", hint="it lies beside the weights: name the folder, not a file"
         ) from None
     except (OSError, msgspec.DecodeError, re.error) as error:
-        raise ModelLoadError(f"the `{_CONFIG}` of {what} cannot be read: {error}") from error
+        raise ModelLoadError(f"the `{CONFIG}` of {what} cannot be read: {error}") from error
     if config.peft_type.upper() != "LORA":
         raise ModelLoadError(f"{what} is of type `{config.peft_type}`, and only `LORA` is supported")
     refused = [key for key in _REFUSED if settings.get(key)]
@@ -157,7 +158,7 @@ def _layers(file: Any, model: Any, what: str, hint: str) -> dict[str, tuple[str,
     modules = dict(model.named_modules())
     named: dict[str, dict[str, str]] = defaultdict(dict)
     for key in file.keys():  # noqa: SIM118  it is no mapping
-        match = _KEY.fullmatch(key.removeprefix(_PREFIX))
+        match = KEY.fullmatch(key.removeprefix(PREFIX))
         if match is None:
             _require_same(file, key, model, what)
         elif match["half"] in named[match["layer"]]:
@@ -189,7 +190,7 @@ def _place(layer: str, modules: Mapping[str, nn.Module], prefix: str) -> str | N
 
 def _require_same(file: Any, key: str, model: Any, what: str) -> None:
     """Pass over a whole weight if it is the base's: peft saves embeddings beside what is added to them."""
-    path = key.removeprefix(_PREFIX).replace(".base_layer.", ".")
+    path = key.removeprefix(PREFIX).replace(".base_layer.", ".")
     own = model.state_dict().get(path)
     if own is not None:
         saved = file.get_tensor(key)
@@ -213,7 +214,7 @@ def _require_kind(path: str, modules: Mapping[str, nn.Module], model: Any, what:
 
 
 def _require_fit(
-    config: _Config, name: str, module: nn.Module, down: Tensor, up: Tensor, what: str, hint: str
+    config: Config, name: str, module: nn.Module, down: Tensor, up: Tensor, what: str, hint: str
 ) -> None:
     size, rank = _size(module), config.rank(name)
     assert size is not None
@@ -235,7 +236,7 @@ def _size(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _warn_of_another_base(model: Any, config: _Config, what: str) -> None:
+def _warn_of_another_base(model: Any, config: Config, what: str) -> None:
     """Say so if both names can be told; it may still be the same weights under another name."""
     path = str(getattr(getattr(model, "config", None), "_name_or_path", ""))
     cached = re.search(r"models--([^/]+)--([^/]+)/snapshots/", path)

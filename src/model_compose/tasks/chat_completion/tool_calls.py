@@ -45,9 +45,13 @@ def split(text: str) -> tuple[str, list[dict[str, Any]]]:
 
 def _call(body: str, index: int) -> dict[str, Any] | None:
     try:
-        found = json.loads(body)
+        return call_of(json.loads(body), index)
     except ValueError:
         return None
+
+
+def call_of(found: Any, index: int) -> dict[str, Any] | None:
+    """A call that a model has written as JSON, as OpenAI has it; None if it is none."""
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
         return None
     arguments = found.get("arguments", found.get("parameters", {}))

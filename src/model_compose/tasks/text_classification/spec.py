@@ -79,6 +79,7 @@ SPEC = TaskSpec(
     default_driver="huggingface",
     drivers={
         "huggingface": TaskDriver("model_compose.tasks.text_classification.huggingface:Classifier"),
+        "vllm": TaskDriver("model_compose.tasks.text_classification.vllm:Classifier"),
         "custom": TaskDriver(
             "model_compose.tasks.text_classification.custom:Classifier",
             modules=("onnxruntime", "tokenizers", "numpy"),

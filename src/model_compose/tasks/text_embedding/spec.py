@@ -71,6 +71,7 @@ SPEC = TaskSpec(
             },
         ),
         "huggingface": TaskDriver("model_compose.tasks.text_embedding.huggingface:Embedder"),
+        "vllm": TaskDriver("model_compose.tasks.text_embedding.vllm:Embedder"),
         "custom": TaskDriver(
             "model_compose.tasks.text_embedding.custom:Embedder",
             modules=("onnxruntime", "tokenizers", "numpy"),
