@@ -159,7 +159,7 @@ SPEC = DriverSpec(
     summary="vLLM's engine behind a worker process: much throughput for many callers, best on GPUs.",
     options=VllmOptions,
     modules=("vllm",),
-    requirements=("vllm>=0.32",),
+    requirements=("vllm>=0.32,<0.34",),
     reads=("safetensors", "pytorch"),
     refuses={
         "quantization": "vLLM has methods of its own: write `options: {quantization: fp8}`, or name weights "
