@@ -254,11 +254,8 @@ async def test_a_model_with_calls_in_every_stage_closes(tmp_path: Path) -> None:
         assert time.monotonic() - began < 4
 
 
-async def test_closed_loop_callers_stay_in_one_batch() -> None:
-    """Without the short wait after a batch they would swing between batches of 1 and of the others.
-
-    How often they all make it depends on what else the machine does.
-    """
+async def test_closed_loop_callers_share_batches() -> None:
+    """That they stay in one batch is a matter of milliseconds: `test_batch.py` has its own clock for it."""
     sizes: list[float] = []
 
     async def caller(models: Models) -> None:
@@ -273,7 +270,7 @@ async def test_closed_loop_callers_stay_in_one_batch() -> None:
                 group.create_task(caller(models))
 
     assert len(sizes) == 60
-    assert sum(size == 4.0 for size in sizes) >= 12
+    assert sum(size > 1 for size in sizes) > 30
 
 
 async def test_a_call_that_is_cancelled_while_it_is_prepared_is_not_computed(tmp_path: Path) -> None:
