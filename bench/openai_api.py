@@ -111,21 +111,26 @@ async def measure(port: int, callers: int, turn: int) -> tuple[float, float]:
     return rate, statistics.median(first for _, first in found)
 
 
+async def compare(report: Report, ours: int, theirs: int, whose: str, more_ms: float) -> None:
+    """One caller and eight of two servers, by their ports."""
+    for callers in (1, 8):
+        rates: tuple[list[float], list[float]] = ([], [])
+        firsts: tuple[list[float], list[float]] = ([], [])
+        ports = ((0, ours), (1, theirs))
+        for turn in range(-1, PAIRS):
+            for i, port in ports if turn % 2 else reversed(ports):
+                rate, first = await measure(port, callers, turn)
+                if turn >= 0:  # the first warms up
+                    rates[i].append(rate)
+                    firsts[i].append(first)
+        what = f"{callers} stream{'s' * (callers > 1)}"
+        report.compare(f"{what} ÷ {whose}", *rates, "tok/s", at_least=0.95)
+        more = [(a - b) * 1e3 for a, b in zip(*firsts, strict=True)]
+        report.single(f"{what}: first word, beyond {whose}'s", more, "ms", at_most=more_ms)
+        report.single(f"{what}: first word", [first * 1e3 for first in firsts[0]], "ms")
+
+
 async def main(report: Report) -> None:
     report.title("OpenAI's API: completion tokens/s and time to the first word")
     async with _reference() as listener, service(FILE) as (ours, _):
-        for callers in (1, 8):
-            rates: tuple[list[float], list[float]] = ([], [])
-            firsts: tuple[list[float], list[float]] = ([], [])
-            ports = ((0, ours), (1, listener))
-            for turn in range(-1, PAIRS):
-                for i, port in ports if turn % 2 else reversed(ports):
-                    rate, first = await measure(port, callers, turn)
-                    if turn >= 0:  # the first warms up
-                        rates[i].append(rate)
-                        firsts[i].append(first)
-            what = f"{callers} stream{'s' * (callers > 1)}"
-            report.compare(f"{what} ÷ the engine's own listener", *rates, "tok/s", at_least=0.95)
-            more = [(a - b) * 1e3 for a, b in zip(*firsts, strict=True)]
-            report.single(f"{what}: first word, beyond the listener's", more, "ms", at_most=MORE_MS)
-            report.single(f"{what}: first word", [first * 1e3 for first in firsts[0]], "ms")
+        await compare(report, ours, listener, "the engine's own listener", MORE_MS)

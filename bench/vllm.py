@@ -19,12 +19,11 @@ from pathlib import Path
 
 from tests.models import smollm2_hf
 
-from bench.openai_api import measure
+from bench.openai_api import compare
 from bench.processes import answers, free_port, service
 from bench.stats import Report
 
 PYTHON = os.environ.get("MODEL_COMPOSE_VLLM_PYTHON")
-PAIRS = 15
 THREADS = 2
 SLOTS = 8
 CONTEXT = 1024
@@ -101,22 +100,4 @@ async def main(report: Report) -> None:
         began = time.perf_counter()
         async with service(FILE.replace("{model}", str(smollm2_hf())), START_S) as (ours, _):
             report.single("start", [time.perf_counter() - began], "s")
-            await _compare(report, ours, theirs)
-
-
-async def _compare(report: Report, ours: int, theirs: int) -> None:
-    for callers in (1, 8):
-        rates: tuple[list[float], list[float]] = ([], [])
-        firsts: tuple[list[float], list[float]] = ([], [])
-        ports = ((0, ours), (1, theirs))
-        for turn in range(-1, PAIRS):
-            for i, port in ports if turn % 2 else reversed(ports):
-                rate, first = await measure(port, callers, turn)
-                if turn >= 0:  # the first warms up
-                    rates[i].append(rate)
-                    firsts[i].append(first)
-        what = f"{callers} stream{'s' * (callers > 1)}"
-        report.compare(f"{what} ÷ vLLM's own server", *rates, "tok/s", at_least=0.95)
-        more = [(a - b) * 1e3 for a, b in zip(*firsts, strict=True)]
-        report.single(f"{what}: first word, beyond its own server's", more, "ms", at_most=MORE_MS)
-        report.single(f"{what}: first word", [first * 1e3 for first in firsts[0]], "ms")
+            await compare(report, ours, theirs, "vLLM's own server", MORE_MS)
