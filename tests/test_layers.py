@@ -34,7 +34,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 #: Libraries that compute, and what pulls them in: no check of a file, no gateway and no help text needs one.
 HEAVY = (
     *("PIL", "cv2", "diffusers", "gguf", "gradio", "numpy", "onnxruntime", "pandas", "peft"),
-    *("safetensors", "spandrel", "torch", "transformers", "vllm", "xllamacpp"),
+    *("safetensors", "spandrel", "torch", "transformers", "unsloth", "vllm", "xllamacpp"),
 )
 
 #: What workers of several tasks share, and nobody else imports.

@@ -129,6 +129,23 @@ def classifier(kind: str, folder: Path, **more: Any) -> Path:
     return _written(transformers.AutoModelForSequenceClassification, config, folder)
 
 
+def of_four_bits(whole: Path, folder: Path) -> Path:
+    """Write a causal language model as a checkpoint of 4 bits, as Unsloth has thousands on the hub."""
+    import torch
+    import transformers
+
+    how = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(whole, quantization_config=how)
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(whole).save_pretrained(folder)
+    return folder
+
+
 def _written(auto: Any, config: Any, folder: Path) -> Path:
     """A model with weights so large that a wrong position or mask shows."""
     import torch

@@ -191,7 +191,10 @@ def test_an_engine_that_wants_an_environment_says_so_where_it_has_none(tmp_path:
     assert driver.extra is None
     with pytest.raises(DriverMissing) as raised:
         require_drivers([msgspec.structs.replace(model, driver=driver)])
-    assert raised.value.hint == "write `runtime: virtualenv` into it, and run `model-compose install a`"
+    assert raised.value.hint == (
+        "write `runtime: virtualenv` into it, and run `model-compose install a`; "
+        "or write `driver: huggingface`"
+    )
 
 
 def test_what_a_driver_of_ours_requires_is_what_its_extra_brings() -> None:

@@ -107,11 +107,7 @@ _DRIVERS = (
     ),
     DriverSpec("torch", "Runs the rest.", NoOptions),
 )
-_LATER = {
-    "component": ("http-client", "vector-store"),
-    "driver": ("vllm",),
-    "task": ("image-generation",),
-}
+_LATER = ("http-client", "vector-store")
 
 
 class FixedCatalog:
@@ -146,5 +142,5 @@ class FixedCatalog:
     def family(self, task: str, name: str) -> str | None:
         return None
 
-    def later(self, kind: str, name: str) -> bool:
-        return name in _LATER[kind]
+    def later(self, name: str) -> bool:
+        return name in _LATER

@@ -80,7 +80,7 @@ MISTAKES = {
     "an unknown type": "component: {type: modell}",
     "no type": "component: {task: chat-completion}",
     "an unknown task": "component: {type: model, task: chat}",
-    "a driver that is not there": "component: {type: model, task: text-embedding, driver: unsloth}",
+    "a driver that is not there": "component: {type: model, task: text-embedding, driver: unslothh}",
     "text for a number": "component: {type: model, task: chat-completion, temperature: hot}",
     "a number out of range": "component: {type: model, task: chat-completion, top_p: 2}",
     "a parameter of another task": "component: {type: model, task: text-embedding, temperature: 1}",

@@ -34,12 +34,6 @@ def test_sections(tmp_path: Path, section: str) -> None:
     assert messages == [f"`{section}` of the file is known, and not supported yet"]
 
 
-@pytest.mark.parametrize("driver", ["unsloth"])
-def test_drivers(tmp_path: Path, driver: str) -> None:
-    messages = told(MODEL % f", driver: {driver}", tmp_path)
-    assert messages == [f"driver `{driver}` is known, and not supported yet"]
-
-
 @pytest.mark.parametrize("runtime", ["docker", "apple-container"])
 @pytest.mark.parametrize("form", ["runtime: %s", "runtime: {type: %s, image: x}"])
 def test_runtimes(tmp_path: Path, runtime: str, form: str) -> None:

@@ -160,7 +160,6 @@ class TestMistakes:
                 "`size` of the thing: expected an integer of at least 1 or null, found `9223372036854775808`",
             ),
             ("task: sing", "unknown task `sing` in the thing"),
-            ("task: image-generation", "task `image-generation` is known, and not supported yet"),
             ("title: y", "`name` and `title` are the same field of the thing"),
             ("interrupt: 3", "`interrupt` of the thing is known, and not supported yet"),
             ("size: ${input.n}", "`${input.n}` has no value yet when `size` of the thing is read"),
@@ -187,7 +186,6 @@ class TestMistakes:
             ("form: {side: 1, turned: 'true'}", "leave out the quotes"),
             ("tags: {a: 1}", None),
             ("task: text-embeding", "did you mean `text-embedding`?"),
-            ("task: image-generation", "supported: `chat-completion`"),
             ("part: {}", None),
         ],
     )

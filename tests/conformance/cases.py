@@ -58,8 +58,9 @@ component:
     Case(
         2,
         "`driver: unsloth`",
-        PLAN,
-        "not supported yet: the error says so, and names `driver: huggingface`",
+        STAND_IN,
+        "a toy Llama of 4 bits, and Unsloth in an environment of its own, on the CPU; where it is not there, "
+        "the error names `driver: huggingface`",
         """
 component:
   type: model

@@ -28,6 +28,12 @@ def _llama(folder: Path) -> None:
     script.from_gguf(models.tiny_chat(), folder)
 
 
+def _of_four_bits(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as whole:
+        wide = {"hidden_size": 64, "intermediate_size": 128}  # bitsandbytes packs no less
+        tiny_models.of_four_bits(tiny_models.decoder("llama", Path(whole), **wide), folder)
+
+
 def _gpt2(folder: Path) -> None:
     tiny_models.decoder("gpt2", folder)
 
@@ -54,6 +60,7 @@ _MAKERS: Final[Mapping[str, Callable[[Path], object]]] = MappingProxyType(
         "meta-llama/Llama-2-13b-hf": _llama,
         "meta-llama/Llama-2-70b-hf": _llama,
         "HuggingFaceTB/SmolLM3-3B": _llama,
+        "unsloth/llama-2-7b-bnb-4bit": _of_four_bits,
         "large-model": _llama,
         "small-model": _llama,
         "gpt2": _gpt2,

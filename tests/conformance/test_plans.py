@@ -11,13 +11,11 @@ from tests.conformance.cases import CASES, PLAN
 
 from model_compose.drivers.contract import Quantization
 from model_compose.errors import ModelUnavailable
-from model_compose.frames import render
 
 LLAMA_70B = "meta-llama/Llama-2-70b-hf"
 
 #: What `check` says of blocks that are wrong as they stand.
 MISTAKES = {
-    2: ["driver `unsloth` is known, and not supported yet"],
     17: ["there is no component `embedder`", "there is no component `vector-store`"],
     **{key: ["`peft_adapters` belongs in a component"] for key in range(30, 35)},
     41: ["the key `component` stands twice in one map"],
@@ -40,12 +38,6 @@ def test_a_block_is_right_or_its_mistakes_are_told(number: int, hub: Hub, tmp_pa
 def test_a_token_that_is_not_set_is_a_warning(number: int, tmp_path: Path) -> None:
     (warning,) = project_of(block(number), tmp_path).warnings
     assert "`HUGGINGFACE_TOKEN` is not set" in warning.message
-
-
-def test_2_the_error_names_a_driver_that_can(tmp_path: Path) -> None:
-    (mistake,) = mistakes_of(block(2), tmp_path)
-    assert "`huggingface`" in (mistake.hint or "")
-    assert "model-compose.yml:5:" in render(mistake)
 
 
 def test_22_one_gpu(tmp_path: Path) -> None:
@@ -88,4 +80,4 @@ def test_42_eight_bits(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_what_is_only_planned_says_so() -> None:
-    assert {number for number, case in CASES.items() if case.how == PLAN} == {2, 22, 23, 27, 42, 45}
+    assert {number for number, case in CASES.items() if case.how == PLAN} == {22, 23, 27, 42, 45}

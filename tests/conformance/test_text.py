@@ -14,7 +14,7 @@ from tests.conformance import repositories
 from tests.conformance.blocks import Hub, answered, block, changed, mistakes_of, planned, project_of, running
 
 from model_compose.drivers.contract import LoadedAdapter
-from model_compose.errors import ModelComposeError, ModelUnavailable
+from model_compose.errors import DriverMissing, ModelComposeError, ModelUnavailable
 from model_compose.frames import render
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -56,6 +56,26 @@ async def test_a_repository_generates_in_a_worker(number: int, hub: Hub, tmp_pat
         assert is_latin(await output_of(app, PROMPT))
         assert is_latin(await output_of(app, {"prompt": PROMPT}))
         assert app.status()[0].pid is not None
+
+
+@pytest.mark.process
+@pytest.mark.model
+async def test_2_unsloth_generates_from_weights_of_4_bits(hub: Hub, tmp_path: Path) -> None:
+    hub.offer("unsloth/llama-2-7b-bnb-4bit")
+    environment = f"  runtime: {{type: process, python: {models.unsloth_python()}}}\n"
+    async with running(block(2) + environment, tmp_path) as app:
+        assert set((await output_of(app, "w3 w4 w5")).split()) <= {f"w{i}" for i in range(3, 96)}
+        (status,) = app.status()
+        assert status.info is not None
+        assert status.info.details["engine"].startswith("Unsloth 2026.")
+
+
+async def test_2_without_unsloth_the_error_names_a_driver_that_can(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(DriverMissing, match="needs `unsloth`, which is not installed") as caught:
+        async with running(block(2), tmp_path):
+            pass
+    assert "`driver: huggingface`" in str(caught.value.hint)
+    assert hub.paths() == []
 
 
 async def test_5_comes_from_the_hub_once(hub: Hub, in_process: None, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -25,16 +24,8 @@ Spec = TypeVar("Spec", ComponentSpec, TaskSpec, DriverSpec)
 
 _PACKAGE: Final = Path(__file__).parents[1]
 
-#: Names that files of this format may have, and that we do not do yet.
-_LATER: Final[Mapping[str, frozenset[str]]] = {
-    "component": frozenset(
-        (
-            *("mcp-server", "mcp-client", "model-trainer", "datasets"),
-            "image-processor",
-        )
-    ),
-    "driver": frozenset(("unsloth",)),
-}
+#: Types of components that files of this format may have, and that we do not do yet.
+_LATER: Final = frozenset(("mcp-server", "mcp-client", "model-trainer", "datasets", "image-processor"))
 
 
 class BuiltIn:
@@ -76,9 +67,9 @@ class BuiltIn:
             return point.value
         return None
 
-    def later(self, kind: str, name: str) -> bool:
-        """Whether a name is known and not supported yet."""
-        return name in _LATER.get(kind, ())
+    def later(self, name: str) -> bool:
+        """Whether a component type is known and not supported yet."""
+        return name in _LATER
 
 
 class Installed(BuiltIn):

@@ -136,7 +136,11 @@ def _way_out(model: Model, needs: DriverSpec | TaskDriver, missing: str) -> str:
     if needs.extra:
         return install_command(needs.extra)
     if isinstance(needs, DriverSpec) and needs.requirements:
-        return f"write `runtime: virtualenv` into it, and run `{COMMAND} install {model.name}`"
+        other = model.task.default_driver
+        return (
+            f"write `runtime: virtualenv` into it, and run `{COMMAND} install {model.name}`; "
+            f"or write `driver: {other}`"
+        )
     return f"install `{missing}`"
 
 

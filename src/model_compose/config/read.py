@@ -204,7 +204,7 @@ class Reader:
             return name
         kinds = self._names(kind)
         called = "component type" if kind == "component" else kind
-        if self._catalog.later(kind, name):
+        if kind == "component" and self._catalog.later(name):
             hint = f"supported: {', '.join(f'`{each}`' for each in kinds)}"
             self._mistakes.later(f"{called} `{name}`", node, hint=hint)
         else:

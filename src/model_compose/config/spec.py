@@ -354,8 +354,5 @@ class Catalog(Protocol):
     def family(self, task: str, name: str) -> str | None:
         """`package.module:Class` of a family that an installed package adds to driver `custom` for a task."""
 
-    def later(self, kind: str, name: str) -> bool:
-        """Whether a name is known of other versions of this format, and not supported by us yet.
-
-        kind  `component`, `driver` or `task`
-        """
+    def later(self, name: str) -> bool:
+        """Whether a component type is known of other versions of this format, and not supported by us yet."""

@@ -158,7 +158,6 @@ class TestDrivers:
         ("keys", "message", "part"),
         [
             ("driver: lama, model: ./m.gguf", "unknown driver `lama`", "lama"),
-            ("driver: vllm, model: ./m.gguf", "driver `vllm` is known, and not supported yet", "vllm"),
             (
                 "driver: llamacpp, model: a/b",
                 f"{FILES}, and none of `a/b` is named",

@@ -6,6 +6,7 @@ MODEL_COMPOSE_VLLM_PYTHON=/tmp/vllm-env/bin/python pytest tests/drivers/vllm/tes
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ import numpy as np
 import psutil
 import pytest
 from tests import models
-from tests.drivers.vllm.worker import CALL_S, PYTHON, Worker, running
+from tests.drivers.worker import CALL_S, Worker
+from tests.drivers.worker import running as running_of
 from tests.runtime.pools import alive
 from tests.tasks.batches import outcomes, started
 
@@ -31,12 +33,16 @@ from model_compose.tasks.text_embedding.huggingface import Embedder
 from model_compose.tasks.text_embedding.spec import TextEmbedding
 from model_compose.tasks.text_generation.spec import TextGeneration
 
+PYTHON = os.environ.get("MODEL_COMPOSE_VLLM_PYTHON")
+
 pytestmark = [
     pytest.mark.process,
     pytest.mark.model,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(PYTHON is None, reason="MODEL_COMPOSE_VLLM_PYTHON names no interpreter"),
 ]
+
+running = functools.partial(running_of, "vllm", PYTHON or "")
 
 QUICK: dict[str, Any] = {"enforce_eager": True, "kv_cache_memory_bytes": 256 << 20}
 CONTEXT = 512

@@ -281,11 +281,6 @@ def _driver(config: ModelConfig, task: TaskSpec, catalog: Catalog, report: Repor
     hint = f"drivers that do this task: {able}" if able else None
     if driver is not None:
         report.error(f"driver `{name}` does not do task `{task.name}`", key, hint=hint)
-    elif catalog.later("driver", name):
-        what = f"driver `{name}`"
-        if config.driver is None:
-            what = f"task `{task.name}` with these weights needs {what}, which"
-        report.error(f"{what} is known, and not supported yet", key, hint=hint)
     else:
         report.error(f"unknown driver `{name}`", key, hint=did_you_mean(name, catalog.drivers()))
     return None

@@ -28,6 +28,9 @@ Auto = Literal[
     "AutoModelForTextEncoding",
 ]
 
+#: Where a configuration does not say what a model was trained for.
+DEFAULT_CONTEXT: Final = 2048
+
 _WEIGHTS: Final = "weights"
 #: Giving pages back may take a fifth of a load's time, and no more.
 _RELEASING_COSTS: Final = 4
@@ -140,14 +143,14 @@ def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any =
 
         given |= quantize.while_loading(options.quantization, device, dtype)
     release = _releasing(files.folder) if options.low_cpu_mem_usage else lambda: None
-    with _progress(progress, release):
+    with Bars(progress, release):
         try:
             model, told = getattr(transformers, auto).from_pretrained(files.folder, **given)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise ModelLoadError(
                 f"transformers cannot load `{options.source.origin}`: {_first_line(error)}"
             ) from error
-    _require_all(told, options.source.origin, auto)
+    require_all(told, options.source.origin, auto)
     model.eval().requires_grad_(False)
     release()
     details = {"architecture": type(model).__name__, "device": _named(device, model, spread)}
@@ -248,6 +251,13 @@ def choose_dtype(precision: str | None, device: torch.device, config: Any) -> to
     return torch.bfloat16 if getattr(config, "dtype", None) == torch.bfloat16 else torch.float16
 
 
+def context_length(config: Any, options: LoadOptions) -> int:
+    """Tokens of prompt and output that one request may have: what was trained, or less if asked for."""
+    text = config.get_text_config()
+    trained = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    return min(each for each in (trained or DEFAULT_CONTEXT, options.max_seq_length) if each is not None)
+
+
 def _refuse_remote_code(folder: Path, trust: bool) -> None:
     """Say it before the library asks for it on a terminal that is not there."""
     path = folder / "config.json"
@@ -268,8 +278,11 @@ def _refuse_remote_code(folder: Path, trust: bool) -> None:
             )
 
 
-def _require_all(told: dict[str, Any], origin: str, auto: Auto) -> None:
-    """Weights that are missing would be random ones."""
+def require_all(told: dict[str, Any], origin: str, auto: Auto) -> None:
+    """Raise ModelLoadError for weights that are missing: they would be random ones.
+
+    told  what transformers says of a load
+    """
     missing = sorted(told.get("missing_keys", ()))
     wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in told.get("mismatched_keys", ()))
     if auto in (
@@ -318,10 +331,10 @@ def _releasing(folder: str) -> Callable[[], None]:
     return release
 
 
-class _progress:  # noqa: N801  a context manager, read as one
+class Bars:
     """Turns the library's progress bars into ours while weights are loaded."""
 
-    def __init__(self, progress: LoadProgress, release: Callable[[], None]) -> None:
+    def __init__(self, progress: LoadProgress, release: Callable[[], None] = lambda: None) -> None:
         self._progress = progress
         self._release = release
 

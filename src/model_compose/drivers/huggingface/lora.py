@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,16 @@ from model_compose.drivers.huggingface.lora_files import Delta, read
 from model_compose.errors import EngineError, InvalidInput, ModelLoadError
 
 _PRECISIONS: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Blending(Protocol):
+    """The adapters of a model, for those who compute with it."""
+
+    def blend(self, weights: Mapping[str, float] | None) -> tuple[float, ...]:
+        """Weights of the adapters of one request, in a fixed order. Raises InvalidInput."""
+
+    def use(self, rows: Sequence[tuple[float, ...]]) -> None:
+        """The blend of each row of the batch in the next forward passes; one blend is for every row."""
 
 
 class Adapters:

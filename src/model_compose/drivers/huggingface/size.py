@@ -6,7 +6,7 @@ import json
 import struct
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -36,12 +36,30 @@ def estimate(load: LoadOptions) -> dict[str, int]:
     width = _PRECISION_BYTES[precision or ("float16" if on_gpu else "float32")]
     numbers = _numbers(Path(load.source.path), load.source.size_bytes)
     each = _QUANTIZED_BYTES[load.quantization.type] if load.quantization else float(width)
-    weights = int(numbers * each) + sum(adapter.source.size_bytes for adapter in load.adapters)
+    weights = stored_if_quantized(Path(load.source.path)) or int(numbers * each)
+    weights += sum(adapter.source.size_bytes for adapter in load.adapters)
     options = msgspec.convert(load.options, HuggingFaceOptions)
     cache = cache_bytes(options, weights) if load.task in ("text-generation", "chat-completion") else 0
     if not on_gpu:
         return {"host": weights + cache + PROCESS_BYTES}
     return {"host": PROCESS_BYTES, load.device if ":" in load.device else "cuda:0": weights + cache}
+
+
+def stored_if_quantized(path: Path) -> int | None:
+    """What weights take that are quantized already: as much as their files. None if they are not."""
+    folder = path if path.is_dir() else path.parent
+    if "quantization_config" not in config_of(folder):
+        return None
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) or None
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The configuration beside the weights; empty if there is none that can be read."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def cache_bytes(options: HuggingFaceOptions, weights: int) -> int:

@@ -17,6 +17,18 @@ GENERATION_REFUSES: Final[Mapping[str, str]] = {
 }
 
 
+PromptBatch = Annotated[
+    int, doc("generation: prompt tokens computed at once, between two tokens of those that run", ge=16)
+]
+CacheMib = Annotated[
+    Positive | None,
+    doc("generation: memory for keys and values, in MiB; unset: 1024, or half of the weights if more"),
+]
+ChatTemplate = Annotated[
+    str | None, doc("a Jinja template instead of the tokenizer's own; rendered in a sandbox")
+]
+
+
 class HuggingFaceOptions(DiffusionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the transformers library and of our batching around it."""
 
@@ -24,13 +36,8 @@ class HuggingFaceOptions(DiffusionOptions, frozen=True, kw_only=True, forbid_unk
         Literal["auto", "sdpa", "eager"],
         doc("implementation of attention; `auto` is the library's own choice"),
     ] = "auto"
-    prompt_batch: Annotated[
-        int, doc("generation: prompt tokens computed at once, between two tokens of those that run", ge=16)
-    ] = 512
-    cache_mib: Annotated[
-        Positive | None,
-        doc("generation: memory for keys and values, in MiB; unset: 1024, or half of the weights if more"),
-    ] = None
+    prompt_batch: PromptBatch = 512
+    cache_mib: CacheMib = None
     max_batch_tokens: Annotated[
         Positive | None,
         doc("embedding and classification: most tokens in one forward pass, padding included"),
@@ -39,9 +46,7 @@ class HuggingFaceOptions(DiffusionOptions, frozen=True, kw_only=True, forbid_unk
         Positive | None,
         doc("image-to-text: most pixels of an image, before it is decoded; unset: 64 million"),
     ] = None
-    chat_template: Annotated[
-        str | None, doc("a Jinja template instead of the tokenizer's own; rendered in a sandbox")
-    ] = None
+    chat_template: ChatTemplate = None
     trust_remote_code: Annotated[
         bool,
         doc("run Python code that comes with the weights; needs `model.revision` to be a commit, in full"),

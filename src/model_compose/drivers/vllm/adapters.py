@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from model_compose.drivers.vllm.blends import Adapter, blend, rank_of, write
+from model_compose.drivers.huggingface.lora_blends import Adapter, blend, rank_of, write
 from model_compose.errors import InvalidInput
 
 #: Blends that are kept for the next request: each lies on disk, and some in the engine's memory.

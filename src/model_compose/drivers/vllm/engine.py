@@ -106,7 +106,7 @@ class Vllm:
         installed = Installed(importlib.metadata.version("vllm"), names, on_cpu, gpus)
         adapters: Sequence[Any] = ()
         if load.adapters:
-            from model_compose.drivers.vllm.blends import Adapter
+            from model_compose.drivers.huggingface.lora_blends import Adapter
 
             adapters = [Adapter(each) for each in load.adapters]
         given = arguments(load, installed, [adapter.rank for adapter in adapters])

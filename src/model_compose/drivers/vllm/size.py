@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from model_compose.drivers.contract import LoadOptions
+from model_compose.drivers.huggingface.size import config_of
 from model_compose.drivers.vllm.spec import VllmOptions
 
 #: Three processes: ours, the engine's, and the one that computes; each has imported torch and vLLM.
@@ -56,15 +56,6 @@ def weight_bytes(path: Path, load: LoadOptions) -> int:
     have = _WIDTHS.get(written, _DEFAULT_WIDTH)
     want = _WIDTHS.get(load.precision or "", min(have, _DEFAULT_WIDTH) if load.task in GENERATES else have)
     return stored * want // have
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    """The configuration beside the weights; empty if there is none that can be read."""
-    try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 #: Tasks whose models write token by token, and keep keys and values for that.

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from model_compose.config.spec import DriverSpec, Natural, Positive, Report, doc, fields_of
+from model_compose.drivers.huggingface.spec import ChatTemplate
 
 #: What the engine can make room for.
 LoraRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
@@ -107,9 +108,7 @@ class VllmOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         LoraRank | None, doc("highest rank of a blend of adapters; unset: that of all of them together")
     ] = None
     seed: Annotated[Natural, doc("for requests that have no seed of their own")] = 0
-    chat_template: Annotated[
-        str | None, doc("a Jinja template instead of the tokenizer's own; rendered in a sandbox")
-    ] = None
+    chat_template: ChatTemplate = None
 
 
 def _check(config: Any, options: Any, report: Report) -> None:

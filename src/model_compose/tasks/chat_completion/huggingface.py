@@ -16,15 +16,15 @@ from model_compose.tasks.chat_completion import tool_calls
 from model_compose.tasks.chat_completion.prompts import check_tools, rendered, template_of
 from model_compose.tasks.chat_completion.spec import ChatCompletion, Message, drop_oldest
 from model_compose.tasks.generation import too_long
-from model_compose.tasks.text_generation.huggingface.model import Generator
+from model_compose.tasks.text_generation.huggingface.model import Generator, Library
 from model_compose.tasks.text_generation.huggingface.output import Splits
 
 
 class Chat(Generator):
     """An `EngineModel` for chat-completion."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, library: Library | None = None) -> None:
+        super().__init__(library)
         self._template = ""
         self._whose = ""
 
@@ -40,7 +40,9 @@ class Chat(Generator):
         check_tools(request, self._template)
         if request.tool_choice not in (None, "auto", "none"):
             raise InvalidInput(
-                "driver `huggingface` cannot force a call of a tool", field="tool_choice", hint="write `auto`"
+                f"driver `{self._library.driver}` cannot force a call of a tool",
+                field="tool_choice",
+                hint="write `auto`",
             )
         messages, limit = list(request.messages), self.limit(request)
         while len(tokens := self._tokens(request, messages)) > limit:

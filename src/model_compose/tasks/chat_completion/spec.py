@@ -10,6 +10,7 @@ import msgspec
 from model_compose.config.spec import TaskDriver, TaskSpec, doc
 from model_compose.drivers.huggingface.spec import GENERATION_REFUSES as HUGGINGFACE_REFUSES
 from model_compose.drivers.llamacpp.spec import GENERATION_REFUSES as LLAMACPP_REFUSES
+from model_compose.drivers.unsloth.spec import GENERATION_REFUSES as UNSLOTH_REFUSES
 from model_compose.drivers.vllm.spec import GENERATION_REFUSES as VLLM_REFUSES
 from model_compose.errors import InvalidInput
 from model_compose.tasks.generation import Completions, Generation, TextDelta, streams
@@ -138,6 +139,7 @@ SPEC = TaskSpec(
         "huggingface": TaskDriver(
             "model_compose.tasks.chat_completion.huggingface:Chat", HUGGINGFACE_REFUSES
         ),
+        "unsloth": TaskDriver("model_compose.tasks.chat_completion.unsloth:Chat", UNSLOTH_REFUSES),
         "vllm": TaskDriver("model_compose.tasks.chat_completion.vllm:Chat", VLLM_REFUSES),
     },
 )

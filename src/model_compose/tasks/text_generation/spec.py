@@ -7,6 +7,7 @@ from typing import Annotated
 from model_compose.config.spec import TaskDriver, TaskSpec, doc
 from model_compose.drivers.huggingface.spec import GENERATION_REFUSES as HUGGINGFACE_REFUSES
 from model_compose.drivers.llamacpp.spec import GENERATION_REFUSES as LLAMACPP_REFUSES
+from model_compose.drivers.unsloth.spec import GENERATION_REFUSES as UNSLOTH_REFUSES
 from model_compose.drivers.vllm.spec import GENERATION_REFUSES as VLLM_REFUSES
 from model_compose.tasks.generation import Completions, Generation, TextDelta, streams
 
@@ -33,6 +34,7 @@ SPEC = TaskSpec(
         "huggingface": TaskDriver(
             "model_compose.tasks.text_generation.huggingface.model:Generator", HUGGINGFACE_REFUSES
         ),
+        "unsloth": TaskDriver("model_compose.tasks.text_generation.unsloth:Generator", UNSLOTH_REFUSES),
         "vllm": TaskDriver("model_compose.tasks.text_generation.vllm.model:Generator", VLLM_REFUSES),
     },
 )

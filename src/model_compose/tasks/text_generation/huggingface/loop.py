@@ -20,7 +20,7 @@ from model_compose.drivers.huggingface import masks
 from model_compose.drivers.huggingface.cache import SlotCache
 from model_compose.drivers.huggingface.lineup import Lineup, Prompt
 from model_compose.drivers.huggingface.load import Loaded
-from model_compose.drivers.huggingface.lora import Adapters
+from model_compose.drivers.huggingface.lora import Blending
 from model_compose.drivers.huggingface.memory import out_of_memory, release
 from model_compose.errors import Cancelled, EngineError, OutOfMemory
 from model_compose.tasks.text_generation.huggingface import whole
@@ -41,7 +41,7 @@ class Loop:
     def __init__(
         self,
         loaded: Loaded,
-        adapters: Adapters | None,
+        adapters: Blending | None,
         *,
         max_rows: int,
         cache_bytes: int,
@@ -64,10 +64,13 @@ class Loop:
         self._threads = threads
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
-    def start(self) -> bool:
-        """Begin to serve; -> whether sequences can share forward passes with this architecture."""
+    def start(self, *, share: bool = True) -> bool:
+        """Begin to serve; -> whether sequences can share forward passes with this architecture.
+
+        share  whether they may, where they can
+        """
         torch.set_num_threads(self._threads)  # of this thread; the other one sets its own
-        shares = masks.shares(self._loaded.config) and self._agrees()
+        shares = share and masks.shares(self._loaded.config) and self._agrees()
         self._thread.start()
         return shares
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from model_compose.drivers.contract import CancelToken, LoadOptions, LoadProgress, ModelInfo, Outcome, Sink
 from model_compose.drivers.huggingface.load import (
     Auto,
     Loaded,
+    context_length,
     driver_options,
     load,
     load_tokenizer,
     read_config,
 )
-from model_compose.drivers.huggingface.lora import Adapters
+from model_compose.drivers.huggingface.lora import Adapters, Blending
 from model_compose.drivers.huggingface.memory import taken
 from model_compose.drivers.huggingface.size import cache_bytes
 from model_compose.drivers.huggingface.text import tokens_of
@@ -35,17 +36,52 @@ from model_compose.tasks.text_generation.huggingface.whole import Request as Who
 
 #: Sequences in one forward pass, unless `batch_size` says otherwise: more gains little and costs memory.
 DEFAULT_ROWS: Final = 32
-#: Where a configuration does not say what a model was trained for.
-DEFAULT_CONTEXT: Final = 2048
+
+
+class Library(Protocol):
+    """Who loads weights, and puts adapters into them.
+
+    driver  its name
+    """
+
+    driver: str
+
+    def load(self, options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any) -> Loaded:
+        """A model in evaluation mode. Raises ModelLoadError, DriverMissing."""
+
+    def attach(self, loaded: Loaded, options: LoadOptions) -> Blending | None:
+        """The adapters of the options, in the model; None if there are none. Raises ModelLoadError."""
+
+    def shares(self, loaded: Loaded, options: LoadOptions) -> bool:
+        """Whether sequences may share its forward passes, with a cache of ours and a blend for each row."""
+
+
+class Transformers:
+    """The `Library` that most models are for."""
+
+    driver = "huggingface"
+
+    def load(self, options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any) -> Loaded:
+        """With the automatic class."""
+        return load(options, auto, progress, config)
+
+    def attach(self, loaded: Loaded, options: LoadOptions) -> Blending | None:
+        """Into its layers, by hooks."""
+        return Adapters.attach(loaded.model, options.adapters, loaded.dtype) if options.adapters else None
+
+    def shares(self, loaded: Loaded, options: LoadOptions) -> bool:
+        """Any may."""
+        return True
 
 
 class Generator:
     """An `EngineModel` for text-generation."""
 
-    def __init__(self) -> None:
+    def __init__(self, library: Library | None = None) -> None:
+        self._library = library or Transformers()
         self._loaded: Loaded
         self.tokenizer: Any = None
-        self._adapters: Adapters | None = None
+        self._adapters: Blending | None = None
         self._loop: Loop
         self._context = 0
         self._shares = False
@@ -80,15 +116,10 @@ class Generator:
             self.tokenizer.backend_tokenizer.no_padding()
         self._prepare_tokenizer(options)
         auto: Auto = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
-        self._loaded = loaded = load(options, auto, progress, config)
-        if options.adapters:
-            self._adapters = Adapters.attach(loaded.model, options.adapters, loaded.dtype)
+        self._loaded = loaded = self._library.load(options, auto, progress, config)
+        self._adapters = self._library.attach(loaded, options)
         self._ends = _ends(loaded.model.generation_config, self.tokenizer)
-        text = config.get_text_config()
-        trained = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-        self._context = min(
-            each for each in (trained or DEFAULT_CONTEXT, options.max_seq_length) if each is not None
-        )
+        self._context = context_length(config, options)
         rows = options.batch_size or DEFAULT_ROWS
         own = driver_options(options)
         weights = sum(parameter.nbytes for parameter in loaded.model.parameters())
@@ -100,8 +131,10 @@ class Generator:
             prompt_batch=own.prompt_batch,
             threads=options.threads,
         )
-        self._shares = self._loop.start()
-        batching = f"continuous, {rows} sequences" if self._shares else "none: its architecture cannot share"
+        may_share = self._library.shares(loaded, options)
+        self._shares = self._loop.start(share=may_share)
+        alone = "none: its architecture cannot share" if may_share else "none: one request at a time"
+        batching = f"continuous, {rows} sequences" if self._shares else alone
         on_cpu = loaded.device.type == "cpu"
         return ModelInfo(
             slots=rows if self._shares else 2,
@@ -178,7 +211,8 @@ class Generator:
         if request.num_beams > 1 or not self._shares:
             if request.logprobs is not None:
                 raise InvalidInput(
-                    "log probabilities cannot be had with beams, nor of this architecture", field="logprobs"
+                    "log probabilities cannot be had with beams, nor where requests are computed one by one",
+                    field="logprobs",
                 )
             self._loop.submit_alone(WholeRequest(request, prompt, blend, outputs))
         else:

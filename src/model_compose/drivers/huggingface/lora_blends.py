@@ -1,8 +1,8 @@
-"""How do several LoRA adapters, each with a weight, become one that the engine can take?
+"""How do several LoRA adapters, each with a weight, become one?
 
-It takes one adapter for each request, and knows no weights. An adapter alone gets its weight by its scaling:
-a copy of its configuration, beside a link to its file. Of several the ranks stand side by side: what their
-layers add is a sum, and so is a product of longer matrices.
+For engines that take one adapter for each request, and know no weights. An adapter alone gets its weight by
+its scaling: a copy of its configuration, beside a link to its file. Of several the ranks stand side by side:
+what their layers add is a sum, and so is a product of longer matrices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How do tests talk to an engine that lives in another Python? Through a worker, as the service does.
-
-`MODEL_COMPOSE_VLLM_PYTHON` names the interpreter; `scripts/vllm_cpu_env.sh` makes an environment for it.
-"""
+"""How do tests talk to an engine that lives in another Python? Through a worker, as the service does."""
 
 from __future__ import annotations
 
@@ -25,8 +22,7 @@ from model_compose.runtime.process import ProcessExecutor, Reaper
 from model_compose.sources.spec import LoadedSource
 from model_compose.types import FinishReason, Usage
 
-PYTHON = os.environ.get("MODEL_COMPOSE_VLLM_PYTHON")
-SOURCES = Path(__file__).parents[3] / "src"
+SOURCES = Path(__file__).parents[2] / "src"
 
 #: A slow machine takes minutes to start the engine.
 START_S = 600
@@ -51,7 +47,15 @@ def loaded(path: Path) -> LoadedSource:
 class Worker:
     """A worker with a loaded model, and the calls that it serves. A `Listener` on a loop of its own."""
 
-    def __init__(self, task: str, model: Path, adapters: dict[str, tuple[Path, float]], **more: Any) -> None:
+    def __init__(
+        self,
+        driver: str,
+        python: str,
+        task: str,
+        model: Path,
+        adapters: dict[str, tuple[Path, float]],
+        **more: Any,
+    ) -> None:
         spec = BuiltIn().task(task)
         assert spec is not None
         self._result, self._chunk = spec.result, spec.chunk
@@ -66,7 +70,7 @@ class Worker:
         self.info = ModelInfo(slots=1)
         self.scratch = Path(tempfile.mkdtemp(prefix="model-compose-test-"))
         self.reaper = Reaper(self.scratch)
-        self.executor = ProcessExecutor("vllm", self.reaper, PYTHON or "")
+        self.executor = ProcessExecutor(driver, self.reaper, python)
         options = LoadOptions(
             task=task,
             source=loaded(model),
@@ -79,7 +83,7 @@ class Worker:
             **more,
         )
         request = f"{spec.request.__module__}:{spec.request.__qualname__}"
-        implementation = spec.drivers["vllm"].implementation
+        implementation = spec.drivers[driver].implementation
         self.load = messages.Load(messages.PROTOCOL, implementation, request, options)
 
     # Listener
@@ -168,9 +172,9 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running(task: str, model: Path, **more: Any) -> Iterator[Worker]:
+def running(driver: str, python: str, task: str, model: Path, **more: Any) -> Iterator[Worker]:
     """A worker that is ready, until the end of the block."""
-    worker = Worker(task, model, more.pop("adapters", {}), **more)
+    worker = Worker(driver, python, task, model, more.pop("adapters", {}), **more)
     try:
         worker.info = worker.start()
         yield worker
