@@ -259,7 +259,9 @@ def test_the_first_file_needs_the_standard_library_only() -> None:
     assert {name.split(".")[0] for name in top} <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize(("driver", "engine"), [("llamacpp", {"xllamacpp"}), ("unsloth", {"safetensors", "torch"})])
+@pytest.mark.parametrize(
+    ("driver", "engine"), [("llamacpp", {"xllamacpp"}), ("unsloth", {"safetensors", "torch"})]
+)
 def test_a_driver_that_may_live_elsewhere_imports_its_engine_and_no_more(
     driver: str, engine: set[str]
 ) -> None:

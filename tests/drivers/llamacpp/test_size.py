@@ -86,6 +86,13 @@ def test_batch_size_is_the_number_of_slots() -> None:
     assert layout(model(), 3, LlamaCppOptions()).slots == 3
 
 
+def test_prompts_are_computed_in_smaller_pieces_on_a_cpu() -> None:
+    assert layout(model(), None, LlamaCppOptions()).prompt_batch == 96
+    assert layout(model(), None, LlamaCppOptions(), on_gpu=True).prompt_batch == 512
+    for on_gpu in (False, True):
+        assert layout(model(), None, LlamaCppOptions(prompt_batch=32), on_gpu=on_gpu).prompt_batch == 32
+
+
 def test_slots_are_as_many_as_their_caches_may_take() -> None:
     small = layout(
         model(layers=30, key_width=192, value_width=192, size_bytes=98 << 20), None, LlamaCppOptions()

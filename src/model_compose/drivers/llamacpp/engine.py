@@ -90,9 +90,9 @@ class LlamaCpp:
         self.architecture, self.vocabulary = model.architecture, model.vocabulary
         if model.embeds and not embedding:
             raise ModelLoadError(f"`{path.name}` is an embedding model", hint="use `task: text-embedding`")
-        plan = layout(model, load.batch_size, options)
         gpus = _gpus(xllamacpp, load.device)
         gpu_layers = 0 if not gpus else _ALL_LAYERS if options.gpu_layers is None else options.gpu_layers
+        plan = layout(model, load.batch_size, options, on_gpu=gpu_layers > 0)
         threads = min(options.threads or load.threads, load.threads)
         self._folder = tempfile.mkdtemp(dir=load.scratch)
         params = _params(xllamacpp, path, options, plan, threads, gpu_layers)
@@ -269,7 +269,7 @@ def _params(
     params.model.path = str(path)
     params.n_ctx = plan.context_length * plan.slots
     params.n_parallel = plan.slots
-    params.n_batch = max(options.prompt_batch, 32)
+    params.n_batch = max(plan.prompt_batch, plan.slots)
     params.n_ubatch = min(params.n_batch, 512)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.n_gpu_layers = gpu_layers

@@ -21,6 +21,10 @@ LONGEST_DEFAULT_CONTEXT: Final = 4096
 MOST_DEFAULT_SLOTS: Final = 8
 #: Without `batch_size`, the key-value caches may take this, or half of what the weights take.
 DEFAULT_CACHE_BYTES: Final = 1 << 30
+#: Of those who come together, whoever is first waits for all tokens of a batch; a CPU is busy with 64 of them,
+#: and 512 are no faster.
+PROMPT_BATCH_ON_CPU: Final = 96
+PROMPT_BATCH_ON_GPU: Final = 512
 #: Python, the engine's library and its small buffers.
 PROCESS_BYTES: Final = 60 << 20
 
@@ -41,10 +45,13 @@ class Layout(msgspec.Struct, frozen=True):
 
     context_length: int
     slots: int
+    prompt_batch: int
     size_bytes: int
 
 
-def layout(model: gguf.Gguf, batch_size: int | None, options: LlamaCppOptions) -> Layout:
+def layout(
+    model: gguf.Gguf, batch_size: int | None, options: LlamaCppOptions, *, on_gpu: bool = False
+) -> Layout:
     """Plan for a file and the settings of its component."""
     trained = model.context_length or LONGEST_DEFAULT_CONTEXT
     context = options.context_length or min(trained, LONGEST_DEFAULT_CONTEXT)
@@ -55,18 +62,20 @@ def layout(model: gguf.Gguf, batch_size: int | None, options: LlamaCppOptions) -
     cache = 0 if model.embeds else int(per_token * context)
     room = max(DEFAULT_CACHE_BYTES, model.size_bytes // 2)
     slots = batch_size or max(1, min(MOST_DEFAULT_SLOTS, room // max(cache, 1)))
-    logits = options.prompt_batch * model.vocabulary * 4
+    batch = options.prompt_batch or (PROMPT_BATCH_ON_GPU if on_gpu else PROMPT_BATCH_ON_CPU)
+    logits = batch * model.vocabulary * 4
     total = model.size_bytes + cache * slots + logits + (options.prompt_cache_mib << 20) + PROCESS_BYTES
-    return Layout(context, slots, total)
+    return Layout(context, slots, batch, total)
 
 
 def estimate(load: LoadOptions) -> dict[str, int]:
     """Bytes by memory pool that loading this will probably take."""
     assert load.source is not None
     options = msgspec.convert(load.options, LlamaCppOptions)
-    plan = layout(gguf.read(model_file(Path(load.source.path))), load.batch_size, options)
-    adapters = sum(adapter.source.size_bytes for adapter in load.adapters)
     on_gpu = load.device.startswith("cuda") and sys.platform != "darwin"
+    model = gguf.read(model_file(Path(load.source.path)))
+    plan = layout(model, load.batch_size, options, on_gpu=on_gpu)
+    adapters = sum(adapter.source.size_bytes for adapter in load.adapters)
     return {load.device if ":" in load.device else "cuda:0" if on_gpu else "host": plan.size_bytes + adapters}
 
 

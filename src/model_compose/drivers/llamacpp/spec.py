@@ -37,8 +37,12 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Natural | None, doc("layers on the GPU; unset: all with `device: cuda` or `mps`, none with `cpu`")
     ] = None
     prompt_batch: Annotated[
-        int, doc("prompt tokens computed at once; a cancelled request leaves between two of them", ge=32)
-    ] = 512
+        Annotated[int, msgspec.Meta(ge=32)] | None,
+        doc(
+            "prompt tokens computed at once, of one caller or several; a caller who goes away leaves between "
+            "two of these; unset: 96 on a CPU, 512 with layers on a GPU"
+        ),
+    ] = None
     flash_attention: Annotated[
         Literal["auto", "on", "off"], doc("faster attention where the device has it")
     ] = "auto"
