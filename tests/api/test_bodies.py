@@ -81,6 +81,18 @@ async def test_an_integer_that_no_engine_can_hold_is_the_callers_mistake(tmp_pat
         assert service.app._runs == {}
 
 
+@pytest.mark.parametrize(
+    ("content", "field"), [(b'{"input": {"temperature": 1e999}}', "input"), (b'{"input": 1e999}', "input")]
+)
+async def test_a_number_beyond_all_numbers_is_refused(tmp_path: Path, content: bytes, field: str) -> None:
+    async with serving(ECHO, tmp_path) as service:
+        response = await service.client.post(
+            URL, content=content, headers={"Content-Type": "application/json"}
+        )
+    answer = response.json()
+    assert (response.status_code, answer["field"], answer["detail"]) == (422, field, "number out of range")
+
+
 @pytest.mark.parametrize("media_type", ["Application/JSON", "application/json; charset=utf-8"])
 async def test_a_media_type_is_understood_however_it_is_written(tmp_path: Path, media_type: str) -> None:
     async with serving(ECHO, tmp_path) as service:

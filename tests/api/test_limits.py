@@ -16,6 +16,7 @@ import pytest
 from tests.api.certificates import made_in
 from tests.api.serving import ADMIN, ECHO, Service, serving
 
+from model_compose.api import protocol
 from model_compose.api.bodies import MOST_FIELDS, MOST_LEVELS
 from model_compose.api.listeners import Ports, listening
 from model_compose.api.protocol import MOST_HEAD_BYTES
@@ -82,6 +83,27 @@ async def raw(url: str, *pieces: bytes) -> bytes:
             answer = await reader.read(4096)
     writer.close()
     return answer
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"G", b"GET /livez HTTP/1.1\r\nHost: x\r\n"], ids=["none", "one", "most"]
+)
+async def test_a_head_that_does_not_come_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 0.05)
+    whole = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    async with reached(tmp_path) as at:
+        for path in ("/", *LISTENERS):
+            assert await raw(at.url(path), said) == b""
+        again = httpx2.URL(at.url("/"))
+        reader, writer = await asyncio.open_connection(again.host, again.port)
+        writer.write(whole)
+        assert await reader.readuntil(b"ok\n")
+        writer.write(said or b"P")
+        assert await reader.read() == b""
+        writer.close()
+        assert await at.answers("/api/workflows/runs")
 
 
 # Bodies

@@ -214,4 +214,5 @@ def _invalid(error: msgspec.ValidationError) -> InvalidInput:
         hint = did_you_mean(name, (field.name for field in fields_of(RunRequest)))
         return InvalidInput(f"unknown field `{name}`", field=name, hint=hint)
     said, _, path = message.partition(" - at `$")
-    return InvalidInput(said[0].lower() + said[1:], field=path.strip("`.") or None)
+    known = path.partition("[...]")[0]  # where a key of a map is on the way, msgspec does not say which
+    return InvalidInput(said[0].lower() + said[1:], field=known.strip("`.") or None)

@@ -1,17 +1,21 @@
-"""How much may a request say before its body begins? HTTP itself has no limit for that.
+"""How much may a request say before its body begins, and how long may that take? HTTP itself has no limits.
 
-uvicorn keeps whatever comes, and its parser collects a header that does not end.
+uvicorn keeps whatever comes, its parser collects a header that does not end, and a connection that says
+nothing stays for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 #: Of the first line and all headers together; also of what may stand between the parts of a body.
 MOST_HEAD_BYTES: Final = 64 << 10
+#: From the connection, or the first byte of a later request, to the end of the head.
+HEAD_WITHIN_S: Final = 60.0
 
 _STATUS: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 _BODY: Final = b'{"detail":"the headers are larger than %d bytes","type":"bad_request"}' % MOST_HEAD_BYTES
@@ -22,12 +26,23 @@ class HeadTooLargeError(Exception):
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """uvicorn's protocol, which answers 431 to a head without end."""
+    """uvicorn's protocol, which answers 431 to a head without end, and hangs up on one that does not come."""
 
     _head_bytes = 0
     _unread_bytes = 0
     _got_on = False
     _refused = False
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Somebody is there, and is expected to speak."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        self._expect_nothing()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come; those that neither end a head nor bring a part of a body are counted."""
@@ -40,6 +55,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
+        self._expect_head()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -52,6 +68,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._got_on = True
+        self._expect_nothing()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -61,6 +78,15 @@ class LimitedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._got_on = True
         super().on_message_complete()
+
+    def _expect_head(self) -> None:
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(HEAD_WITHIN_S, self.transport.close)
+
+    def _expect_nothing(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     def _count(self, part: bytes) -> None:
         self._head_bytes += len(part)

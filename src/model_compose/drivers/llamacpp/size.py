@@ -21,8 +21,8 @@ LONGEST_DEFAULT_CONTEXT: Final = 4096
 MOST_DEFAULT_SLOTS: Final = 8
 #: Without `batch_size`, the key-value caches may take this, or half of what the weights take.
 DEFAULT_CACHE_BYTES: Final = 1 << 30
-#: Of those who come together, whoever is first waits for all tokens of a batch; a CPU is busy with 64 of them,
-#: and 512 are no faster.
+#: Of those who come together, whoever is first waits for all tokens of a batch. A CPU is busy with 64, and
+#: 512 are no faster.
 PROMPT_BATCH_ON_CPU: Final = 96
 PROMPT_BATCH_ON_GPU: Final = 512
 #: Python, the engine's library and its small buffers.
