@@ -159,6 +159,20 @@ class Worker:
         """The next that comes of a call. On the loop."""
         return await self._calls[number].get()
 
+    def left(self, request: Any) -> tuple[messages.ToGateway, int]:
+        """How a stream ends whose caller goes away after the first piece, and how many came after that."""
+
+        async def leave() -> tuple[messages.ToGateway, int]:
+            number = self.begin(request, streaming=True)
+            await self.first(number)
+            self.executor.send(messages.Cancel(number))
+            pieces = 0
+            while isinstance(found := await self.first(number), messages.Chunk):
+                pieces += 1
+            return found, pieces
+
+        return self.on_loop(leave())
+
     def close(self) -> None:
         async def end() -> None:
             await self.executor.stop(20)

@@ -147,18 +147,7 @@ async def test_adapters_are_weighed_by_each_request_as_transformers_does(chatter
 
 
 def test_a_request_whose_caller_goes_away_ends_at_once(chatter: Worker) -> None:
-    endless = chat(max_output_length=400, min_output_length=400)
-
-    async def leave() -> tuple[messages.ToGateway, int]:
-        number = chatter.begin(endless, streaming=True)
-        await chatter.first(number)
-        chatter.executor.send(messages.Cancel(number))
-        pieces = 0
-        while isinstance(found := await chatter.first(number), messages.Chunk):
-            pieces += 1
-        return found, pieces
-
-    ended, pieces = chatter.on_loop(leave())
+    ended, pieces = chatter.left(chat(max_output_length=400, min_output_length=400))
     assert isinstance(ended, messages.Failed)
     assert ended.error.code == "cancelled"
     assert pieces < 100

@@ -247,17 +247,7 @@ def test_a_request_whose_caller_goes_away_ends_at_once(generator: Worker, output
     endless = prompt(
         max_output_length=400, min_output_length=400, temperature=1.0, num_return_sequences=outputs
     )
-
-    async def leave() -> tuple[messages.ToGateway, int]:
-        number = generator.begin(endless, streaming=True)
-        await generator.first(number)
-        generator.executor.send(messages.Cancel(number))
-        pieces = 0
-        while isinstance(found := await generator.first(number), messages.Chunk):
-            pieces += 1
-        return found, pieces
-
-    ended, pieces = generator.on_loop(leave())
+    ended, pieces = generator.left(endless)
     assert isinstance(ended, messages.Failed)
     assert ended.error.code == "cancelled"
     assert pieces < 50

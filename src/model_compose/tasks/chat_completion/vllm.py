@@ -17,8 +17,8 @@ from model_compose.tasks.chat_completion import tool_calls
 from model_compose.tasks.chat_completion.prompts import check_tools, rendered, template_of
 from model_compose.tasks.chat_completion.spec import ChatCompletion, Message, drop_oldest
 from model_compose.tasks.generation import too_long
+from model_compose.tasks.text_generation.answer import Splits
 from model_compose.tasks.text_generation.vllm.model import Generator, Plan
-from model_compose.tasks.text_generation.vllm.output import Splits
 from model_compose.tasks.text_generation.vllm.sampling import form
 
 

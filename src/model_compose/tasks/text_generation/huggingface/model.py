@@ -29,8 +29,9 @@ from model_compose.tasks.generation import (
     refuse_more_outputs_than_beams,
     too_long,
 )
+from model_compose.tasks.text_generation.answer import Splits
 from model_compose.tasks.text_generation.huggingface.loop import Loop
-from model_compose.tasks.text_generation.huggingface.output import Output, Splits
+from model_compose.tasks.text_generation.huggingface.output import Output
 from model_compose.tasks.text_generation.huggingface.sampling import Sampler
 from model_compose.tasks.text_generation.huggingface.whole import Request as WholeRequest
 

@@ -22,7 +22,8 @@ from model_compose.tasks.generation import (
     refuse_equal_outputs,
     too_long,
 )
-from model_compose.tasks.text_generation.vllm.output import Output, Splits
+from model_compose.tasks.text_generation.answer import Splits
+from model_compose.tasks.text_generation.vllm.output import Output
 from model_compose.tasks.text_generation.vllm.sampling import form, parameters, sampling_params
 
 
