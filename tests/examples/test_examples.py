@@ -25,6 +25,7 @@ _REAL = (
     "quickstart",
     "rag",
     "structured-output",
+    "unsloth",
     "workflow",
 )
 
@@ -118,6 +119,18 @@ def test_the_classifier_gives_texts_their_labels(tmp_path: Path) -> None:
     several, one = _followed(reader, "classification")
     assert [each["label"] for each in json.loads(several)] == ["en", "de"]
     assert '"label":"en"' in one
+
+
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_unsloth_answers_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    variables = {
+        "UNSLOTH_PYTHON": str(models.unsloth_python()),
+        "CHAT_MODEL": str(models.smollm2_hf()),
+        "ADAPTER": str(models.pirate_peft()),
+    }
+    reader = _reader("unsloth", tmp_path, models.tiny_chat(), **variables)
+    assert _followed(reader, "unsloth")[0].startswith("Arr!")
 
 
 @pytest.mark.model
