@@ -279,7 +279,7 @@ async def main(text, folder, state, begun, go):
         await eventually(lambda: list(app._runs.values())[0].status == "processing", "noted")
         for i in range(2):
             await app.enqueue(app.workflow(None), f"run {i}")
-        await asyncio.sleep(0.1)
+        await eventually(lambda: app.status()[0].waiting == 2, "the others wait")
         print("ready", flush=True)
         await asyncio.sleep(1000)
 
