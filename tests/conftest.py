@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +30,20 @@ def anyio_backend() -> str:
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import a module in which no test can have the mark that is asked for: it may load a library."""
+    asked = re.fullmatch(r"(\w+)( and not \w+)?", config.option.markexpr or "")
+    if asked is None or collection_path.suffix != ".py" or asked[1] == "not":
+        return None
+    return True if f"mark.{asked[1]}" not in collection_path.read_text() else None
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage leave alone what lives as long as the run: it is torch, above all."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
