@@ -17,6 +17,11 @@ PLUGINS = str(Path(__file__).parent / "plugins" / "echo")
 sys.path.insert(0, PLUGINS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGINS, os.environ.get("PYTHONPATH")]))
 
+# Threads of OpenMP that wait for each other spin; where several processes run tests, they take the CPU from
+# those that compute.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
 

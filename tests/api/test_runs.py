@@ -245,10 +245,10 @@ async def test_a_full_queue_is_429_with_retry_after(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-async def test_a_thousand_requests_at_once_each_get_an_answer_or_429(tmp_path: Path) -> None:
+async def test_hundreds_of_requests_at_once_each_get_an_answer_or_429(tmp_path: Path) -> None:
     async with serving(IN_A_WORKER + "  max_queue: 64\n", tmp_path) as service:
         service.client._limits = None  # type: ignore[attr-defined]
-        responses = await asyncio.gather(*(service.run(f"number {i}") for i in range(1000)))
+        responses = await asyncio.gather(*(service.run(f"number {i}") for i in range(400)))
         idle = service.app.status()[0]
     codes = {response.status_code for response in responses}
     served = [r for r in responses if r.status_code == 200]

@@ -45,7 +45,8 @@ async def ended(app: App, task_id: str) -> RunRecord:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.builds(Blob, st.text(), st.binary()),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
 )
 
 

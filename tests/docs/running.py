@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.cli.shell import end_service
 from tests.docs.pages import Block, matches
 
 from model_compose.sources.cache import Cache
@@ -87,11 +88,7 @@ class Reader:
                     expected = block.text.replace(_PORT, str(self.port))
                     assert matches(expected, printed[-1]), f"{block.place}: what came is\n{printed[-1]}"
         finally:
-            for file in self.folder.glob("*.yml"):
-                command = ["model-compose", "-f", file.name, "down", "--timeout", "20"]
-                subprocess.run(
-                    command, cwd=self.folder, env=self.environment, capture_output=True, check=False
-                )
+            end_service(self.folder)
         return printed
 
 

@@ -53,7 +53,7 @@ class Endless:
             for i in itertools.count():
                 if connection.gone.is_set():
                     break
-                await connection.chunk(b"data: %d%s\n\n" % (i, b" " * 1000))
+                await connection.chunk(b"data: %d%s\n\n" % (i, b" " * 10_000))
                 self.sent = i + 1
                 self.began.set()
                 await asyncio.sleep(0)
