@@ -205,7 +205,7 @@ def end_service(folder: Path) -> None:
     lock = folder / ".model-compose" / "lock"
     try:
         service = psutil.Process(int(lock.read_text()))
-        if "model_compose" not in " ".join(service.cmdline()):
+        if "model_compose" not in " ".join(service.cmdline()).replace("-", "_"):
             return  # it has ended, and its number is somebody else's
         for _ in range(2):
             service.send_signal(signal.SIGTERM)

@@ -70,7 +70,8 @@ components:
       model: {models.yunet_sface()}}}
   - {{id: larger, type: model, runtime: embedded, task: image-upscale, architecture: real-esrgan,
       model: {models.animevideov3()}}}
-  - {{id: words, type: model, runtime: embedded, task: image-to-text, model: {tiny_vision.captioner("git", tmp_path / "git")}}}
+  - {{id: words, type: model, runtime: embedded, task: image-to-text,
+      model: {tiny_vision.captioner("git", tmp_path / "git")}}}
   - {{id: painter, type: model, runtime: embedded, task: image-generation, architecture: sdxl,
       model: {tiny_diffusion.sdxl(tmp_path / "sdxl")}}}
 """
