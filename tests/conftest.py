@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import httpcore2
 import hypothesis
 import pytest
 
@@ -21,6 +23,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGINS, os.environ.get
 # those that compute.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Every HTTP client reads the certificates of the machine, which takes 70 ms: here they are read once.
+httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 

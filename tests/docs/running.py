@@ -42,7 +42,11 @@ class Reader:
         keep(model, cache)
         paths = [str(path) for path in packages(self.folder, folder / "installed")]
         self.environment = {
-            **{name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ},
+            **{
+                name: os.environ[name]
+                for name in ("HOME", "LANG", "TMPDIR", "OMP_WAIT_POLICY")
+                if name in os.environ
+            },
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]),
             "MODEL_COMPOSE_CACHE": str(cache),
