@@ -151,8 +151,9 @@ class Shell:
         return str(httpx2.post(url, json=body, timeout=_WITHIN_S).json()["task_id"])
 
     def components(self) -> dict[str, dict[str, Any]]:
-        """What `ps --json` says of each component."""
-        return {each["name"]: each for each in json.loads(self.ok("ps", "--json"))}
+        """What the service says of each component, as `ps --json` prints it."""
+        found = httpx2.get(f"{self.service()['api_url']}/components", timeout=_WITHIN_S).json()
+        return {each["name"]: each for each in found}
 
     def log(self) -> list[dict[str, Any]]:
         """The log file."""
