@@ -213,7 +213,7 @@ def end_service(folder: Path) -> None:
         service.wait(5)
     except psutil.TimeoutExpired:
         service.kill()
-    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+    except (FileNotFoundError, NotADirectoryError, ValueError, psutil.NoSuchProcess):
         pass
 
 
