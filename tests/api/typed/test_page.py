@@ -58,21 +58,19 @@ async def test_every_example_runs(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.model
 async def test_every_example_runs_on_real_models(tmp_path: Path) -> None:
-    # Those that need torch are in this process: it is imported once for all of them.
     file = f"""
 controller: {{port: 0}}
 components:
   - {{id: chat, type: model, task: chat-completion, model: {models.tiny_chat()}}}
   - {{id: text, type: model, task: text-generation, model: {models.tiny_chat()}}}
   - {{id: vectors, type: model, task: text-embedding, driver: custom, model: {models.minilm_onnx()}}}
-  - {{id: language, type: model, runtime: embedded, task: text-classification, model: {models.langid()}}}
-  - {{id: people, type: model, runtime: embedded, task: face-embedding, architecture: yunet-sface,
+  - {{id: language, type: model, task: text-classification, model: {models.langid()}}}
+  - {{id: people, type: model, task: face-embedding, architecture: yunet-sface,
       model: {models.yunet_sface()}}}
-  - {{id: larger, type: model, runtime: embedded, task: image-upscale, architecture: real-esrgan,
+  - {{id: larger, type: model, task: image-upscale, architecture: real-esrgan,
       model: {models.animevideov3()}}}
-  - {{id: words, type: model, runtime: embedded, task: image-to-text,
-      model: {tiny_vision.captioner("git", tmp_path / "git")}}}
-  - {{id: painter, type: model, runtime: embedded, task: image-generation, architecture: sdxl,
+  - {{id: words, type: model, task: image-to-text, model: {tiny_vision.captioner("git", tmp_path / "git")}}}
+  - {{id: painter, type: model, task: image-generation, architecture: sdxl,
       model: {tiny_diffusion.sdxl(tmp_path / "sdxl")}}}
 """
     words = ("chat", "generate", "embed", "classify", "faces", "upscale", "caption", "generate-image")
