@@ -29,7 +29,7 @@ ADMIN = "an admin token"
 # what a test with a service takes.
 _brisk = types.SimpleNamespace(**vars(asyncio))
 _brisk.sleep = lambda delay_s: asyncio.sleep(delay_s / 20)
-uvicorn.server.asyncio = _brisk  # type: ignore[assignment]
+uvicorn.server.asyncio = _brisk  # type: ignore[assignment, attr-defined]
 
 #: The smallest file that is served; more keys of the component may follow. Its model is in a worker.
 IN_A_WORKER = """
