@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import httpcore2
 import hypothesis
 import pytest
 
@@ -14,6 +18,14 @@ import pytest
 PLUGINS = str(Path(__file__).parent / "plugins" / "echo")
 sys.path.insert(0, PLUGINS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGINS, os.environ.get("PYTHONPATH")]))
+
+# Threads of OpenMP that wait for each other spin; where several processes run tests, they take the CPU from
+# those that compute.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Every HTTP client reads the certificates of the machine, which takes 70 ms: here they are read once.
+httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
@@ -28,6 +40,20 @@ def anyio_backend() -> str:
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import a module in which no test can have the mark that is asked for: it may load a library."""
+    asked = re.fullmatch(r"(\w+)( and not \w+)?", config.option.markexpr or "")
+    if asked is None or collection_path.suffix != ".py" or asked[1] == "not":
+        return None
+    return True if f"mark.{asked[1]}" not in collection_path.read_text() else None
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage leave alone what lives as long as the run: it is torch, above all."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,38 +48,46 @@ class Import(NamedTuple):
     line: int
 
 
-def imports(path: Path) -> Iterator[Import]:
+@functools.cache
+def imports(path: Path) -> tuple[Import, ...]:
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: names are absolute"
-            yield Import(node.module or "", node.lineno)
+            found.append(Import(node.module or "", node.lineno))
         elif isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(alias.name, node.lineno)
+            found += [Import(alias.name, node.lineno) for alias in node.names]
+    return tuple(found)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_from_its_own_layer_or_from_below(path: Path) -> None:
-    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def test_a_module_imports_from_its_own_layer_or_from_below() -> None:
     upwards = [
         f"{path}:{line}: {module}"
+        for path in MODULES
         for module, line in imports(path)
-        if module.startswith("model_compose.") and RANK[module.split(".")[1]] > RANK[layer]
+        if module.startswith("model_compose.") and RANK[module.split(".")[1]] > _rank(path)
     ]
     assert upwards == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_an_engine_s_library_is_imported_only_where_the_engine_runs(path: Path) -> None:
-    parts = path.relative_to(PACKAGE).parts
-    runs = len(parts) > 2 and parts[0] in ("drivers", "tasks") and parts[-1] != "spec.py"
-    runs = runs or parts in IN_WORKERS or parts[0] == "ui"
+def _rank(path: Path) -> int:
+    return RANK[path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
+
+
+def test_an_engine_s_library_is_imported_only_where_the_engine_runs() -> None:
     found = [
         f"{path}:{line}: {module}"
+        for path in MODULES
         for module, line in imports(path)
-        if module.split(".")[0] in HEAVY and not runs
+        if module.split(".")[0] in HEAVY and not _runs_an_engine(path)
     ]
     assert found == []
+
+
+def _runs_an_engine(path: Path) -> bool:
+    parts = path.relative_to(PACKAGE).parts
+    runs = len(parts) > 2 and parts[0] in ("drivers", "tasks") and parts[-1] != "spec.py"
+    return runs or parts in IN_WORKERS or parts[0] == "ui"
 
 
 @pytest.mark.process

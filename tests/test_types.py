@@ -49,6 +49,6 @@ def test_a_file_in_a_text_and_as_base64() -> None:
     assert "PNG" not in repr(PHOTO)
 
 
-@given(st.recursive(st.floats() | st.integers() | st.text(), st.lists))
+@given(st.recursive(st.floats() | st.integers() | st.text(), st.lists, max_leaves=8))
 def test_numbers_are_taken_as_they_are(value: Any) -> None:
     assert repr(plain(value)) == repr(value)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import types
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import msgspec
+import uvicorn.server
 
 from model_compose.api.http import http_app
 from model_compose.api.metrics import Metrics
@@ -23,8 +25,14 @@ from model_compose.sources.progress import Silent
 
 ADMIN = "an admin token"
 
-#: The smallest file that is served; `{}` takes more keys of the component.
-ECHO = """
+# uvicorn looks ten times a second whether it shall end, and pauses as long before it does: that is most of
+# what a test with a service takes.
+_brisk = types.SimpleNamespace(**vars(asyncio))
+_brisk.sleep = lambda delay_s: asyncio.sleep(delay_s / 20)
+uvicorn.server.asyncio = _brisk  # type: ignore[assignment, attr-defined]
+
+#: The smallest file that is served; more keys of the component may follow. Its model is in a worker.
+IN_A_WORKER = """
 controller: {port: 0}
 component:
   id: echo
@@ -32,6 +40,9 @@ component:
   task: text-generation
   driver: echo
 """
+
+#: The same in this process, for what does not depend on where a model is: it starts at once.
+ECHO = IN_A_WORKER + "  runtime: embedded\n"
 
 
 class Service(msgspec.Struct):

@@ -16,7 +16,7 @@ from model_compose.errors import ModelComposeError
 #: `MODEL_COMPOSE_FUZZ=10000` looks deeper.
 _DEEP = int(os.environ.get("MODEL_COMPOSE_FUZZ", "0"))
 fuzzed = settings(
-    max_examples=_DEEP or 200,
+    max_examples=_DEEP or 100,
     derandomize=not _DEEP,
     database=None,
     deadline=None,

@@ -16,7 +16,7 @@ from tests.api.serving import ECHO, serving
 
 TWO = """
 controller: {port: 0, name: echoes}
-component: {id: echo, type: model, task: text-generation, driver: echo}
+component: {id: echo, type: model, task: text-generation, driver: echo, runtime: embedded}
 workflows:
   - id: say
     title: Say it
@@ -93,6 +93,7 @@ async def test_a_call_that_is_given_up_ends_the_run(tmp_path: Path) -> None:
         calling.cancel()
         await asyncio.wait([calling])
         await service.eventually(lambda: not service.app._runs, "the run ends")
+        assert [record.status for record in await _finished(service)] == ["cancelled"]
 
 
 async def test_progress_is_told_to_who_asks_for_it(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ async def test_the_document_is_right(tmp_path: Path) -> None:
     (tmp_path / "flip.py").write_text(FLIP_PICTURES)
     async with serving(FILE % KEY, tmp_path) as service:
         answer = await service.client.get("/openapi.json", headers={"X-API-Key": KEY})
-        asked = await asyncio.to_thread(hold, answer.json(), service.url, 6)
+        asked = await asyncio.to_thread(hold, answer.json(), service.url, 3)
         assert not service.app._runs
         paths = answer.json()["paths"]
     assert len(asked) == sum(len(operations) for operations in paths.values())

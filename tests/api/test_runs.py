@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.api.serving import ECHO, parse_events, serving
+from tests.api.serving import ECHO, IN_A_WORKER, parse_events, serving
 
 from model_compose.errors import Overloaded, RequestTooLong
 
@@ -108,8 +108,9 @@ async def test_what_cannot_be_streamed_comes_as_one_piece(tmp_path: Path) -> Non
     assert json.loads(events[0][1]) == ["a", "b"]
 
 
+@pytest.mark.process
 async def test_an_error_in_the_middle_of_a_stream_is_its_last_event(tmp_path: Path) -> None:
-    async with serving(ECHO, tmp_path) as service:
+    async with serving(IN_A_WORKER, tmp_path) as service:
         events = await service.events("fail")
     assert [name for name, _ in events] == ["error"]
     assert events[0][1] == {"detail": "RuntimeError: the engine is not in the mood", "type": "engine_error"}
@@ -126,8 +127,9 @@ async def test_a_file_that_streams_is_streamed_for_output_only_and_collected_oth
     assert [data for _, data in parse_events(streamed.text)][:2] == ["<0 >", "<1 >"]
 
 
+@pytest.mark.process
 async def test_ten_thousand_pieces_arrive_once_and_in_order(tmp_path: Path) -> None:
-    async with serving(ECHO, tmp_path) as service:
+    async with serving(IN_A_WORKER, tmp_path) as service:
         events = await service.events("chunks:10000")
     assert [data for _, data in events[:-1]] == [f"{i} " for i in range(10000)]
 
@@ -208,8 +210,9 @@ async def test_a_run_that_fails_is_a_failed_task_without_a_traceback(tmp_path: P
     assert only.status_code == 500
 
 
+@pytest.mark.process
 async def test_a_worker_that_dies_fails_its_requests_and_serves_the_next(tmp_path: Path) -> None:
-    async with serving(ECHO, tmp_path) as service:
+    async with serving(IN_A_WORKER, tmp_path) as service:
         died = await service.run("crash", output_only=True)
         after = await service.run("hello")
     assert (died.status_code, died.json()["type"]) == (503, "worker_died")
@@ -241,10 +244,11 @@ async def test_a_full_queue_is_429_with_retry_after(tmp_path: Path) -> None:
     assert answers == ["completed"] * 3
 
 
-async def test_a_thousand_requests_at_once_each_get_an_answer_or_429(tmp_path: Path) -> None:
-    async with serving(ECHO + "  max_queue: 64\n", tmp_path) as service:
+@pytest.mark.process
+async def test_hundreds_of_requests_at_once_each_get_an_answer_or_429(tmp_path: Path) -> None:
+    async with serving(IN_A_WORKER + "  max_queue: 64\n", tmp_path) as service:
         service.client._limits = None  # type: ignore[attr-defined]
-        responses = await asyncio.gather(*(service.run(f"number {i}") for i in range(1000)))
+        responses = await asyncio.gather(*(service.run(f"number {i}") for i in range(400)))
         idle = service.app.status()[0]
     codes = {response.status_code for response in responses}
     served = [r for r in responses if r.status_code == 200]
@@ -268,9 +272,10 @@ async def test_an_action_that_takes_too_long_is_504(tmp_path: Path) -> None:
 # Leaving
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 async def test_a_client_that_leaves_frees_its_slot(tmp_path: Path, accept: str) -> None:
-    async with serving(ECHO, tmp_path) as service:
+    async with serving(IN_A_WORKER, tmp_path) as service:
         address = urlsplit(service.url)
         body = json.dumps({"input": f"wait:{tmp_path / 'never'}"}).encode()
         sock = socket.create_connection((address.hostname, address.port))

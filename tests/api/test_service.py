@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.api.serving import ADMIN, ECHO, serving
+from tests.api.serving import ADMIN, ECHO, IN_A_WORKER, serving
 
-TWO = """
+IN_WORKERS = """
 controller: {port: 0, base_path: /v2}
 components:
   - {id: eager, type: model, task: text-generation, driver: echo}
@@ -22,6 +22,7 @@ workflows:
       prompt: ${input.what as text @(description what to say)}
   - {id: whisper, component: lazy}
 """
+TWO = IN_WORKERS.replace("driver: echo", "driver: echo, runtime: embedded")
 
 
 async def test_workflows_are_listed_under_the_base_path(tmp_path: Path) -> None:
@@ -63,9 +64,10 @@ async def test_readiness_has_a_line_for_each_component_and_counts_a_lazy_one_as_
     assert health.json() == {"status": "ok"}
 
 
+@pytest.mark.process
 async def test_it_is_not_ready_while_a_model_loads(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    text = TWO.replace("id: lazy", f"id: lazy, options: {{load_waits_for: {gate}}}")
+    text = IN_WORKERS.replace("id: lazy", f"id: lazy, options: {{load_waits_for: {gate}}}")
     async with serving(text, tmp_path) as service:
         waiting = asyncio.create_task(
             service.client.post("/v2/workflows/runs", json={"workflow_id": "whisper", "input": "psst"})
@@ -115,17 +117,19 @@ async def test_metrics_have_vllms_names_and_count_what_happened(tmp_path: Path) 
     assert float(lines["process_resident_memory_bytes"]) > 0
 
 
+@pytest.mark.process
 async def test_components_are_shown_with_their_state(tmp_path: Path) -> None:
-    async with serving(TWO, tmp_path) as service:
+    async with serving(IN_WORKERS, tmp_path) as service:
         eager, lazy = (await service.client.get("/v2/components")).json()
     assert (eager["name"], eager["state"], lazy["state"]) == ("eager", "ready", "unloaded")
     assert eager["memory"]["host"] > 0
     assert eager["pid"] > 0
 
 
+@pytest.mark.process
 async def test_a_component_is_stopped_and_restarted_by_whoever_has_the_token(tmp_path: Path) -> None:
     headers = {"Authorization": f"Bearer {ADMIN}"}
-    async with serving(ECHO, tmp_path) as service:
+    async with serving(IN_A_WORKER, tmp_path) as service:
         client, pool = service.client, service.app.pool
         before = pool.status()[0].pid
         stopped = await client.post("/api/components/echo/stop", headers=headers)

@@ -151,8 +151,9 @@ class Shell:
         return str(httpx2.post(url, json=body, timeout=_WITHIN_S).json()["task_id"])
 
     def components(self) -> dict[str, dict[str, Any]]:
-        """What `ps --json` says of each component."""
-        return {each["name"]: each for each in json.loads(self.ok("ps", "--json"))}
+        """What the service says of each component, as `ps --json` prints it."""
+        found = httpx2.get(f"{self.service()['api_url']}/components", timeout=_WITHIN_S).json()
+        return {each["name"]: each for each in found}
 
     def log(self) -> list[dict[str, Any]]:
         """The log file."""
@@ -163,9 +164,7 @@ class Shell:
         for started in self._started:
             started.process.kill()
             started.process.wait()
-        lock = self.state / "lock"
-        if lock.exists() and self("down", "--timeout", "5").returncode != 0:
-            os.kill(int(lock.read_text()), signal.SIGKILL)
+        end_service(self.folder)
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -200,6 +199,22 @@ def eventually(condition: Callable[[], Any], what: str = "") -> None:
     while not condition():
         assert time.monotonic() < ends, what or "it never happened"
         time.sleep(0.01)
+
+
+def end_service(folder: Path) -> None:
+    """End the service of a folder, if there is one, as two times Ctrl-C does; what does not end is killed."""
+    lock = folder / ".model-compose" / "lock"
+    try:
+        service = psutil.Process(int(lock.read_text()))
+        if "model_compose" not in " ".join(service.cmdline()).replace("-", "_"):
+            return  # it has ended, and its number is somebody else's
+        for _ in range(2):
+            service.send_signal(signal.SIGTERM)
+        service.wait(5)
+    except psutil.TimeoutExpired:
+        service.kill()
+    except (FileNotFoundError, NotADirectoryError, ValueError, psutil.NoSuchProcess):
+        pass
 
 
 def is_alive(pid: int) -> bool:

@@ -57,6 +57,8 @@ def test_a_component_is_stopped_and_restarted(shell: Shell) -> None:
     shell.write(ECHO)
     shell.ok("up", "-d")
     first = shell.components()["echo"]["pid"]
+    (printed,) = json.loads(shell.ok("ps", "--json"))
+    assert (printed.keys(), printed["pid"]) == (shell.components()["echo"].keys(), first)
     assert shell.ok("stop", "echo") == "echo is unloaded\n"
     assert not is_alive(first)
     refused = shell.ask("hello")

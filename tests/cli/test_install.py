@@ -157,16 +157,22 @@ def test_what_the_file_wants_differently_is_made_anew_and_the_old_goes(project: 
 
 
 @both
-def test_a_failure_is_told_and_leaves_what_was_there(project: Shell) -> None:
-    project.ok("install")
-    (old,) = environments(project)
+def test_a_failure_is_told_and_leaves_nothing(project: Shell, installer: str) -> None:
     write(project, "[tiny_engine==1.0, no_such_package]")
     failed = project("install")
     assert failed.returncode == 1
     assert failed.stdout == ""
     last = failed.stderr[failed.stderr.index("\nerror: ") :]
-    assert re.match(r"\nerror: `.*/envs/own` is not made: `(uv|pip)` ended with exit code 1\n", last)
+    assert re.match(rf"\nerror: `.*/envs/own` is not made: `{installer}` ended with exit code 1\n", last)
     assert re.search("no[-_]such[-_]package", last)
+    assert environments(project) == []
+
+
+def test_a_failure_leaves_what_was_there(project: Shell) -> None:
+    project.ok("install")
+    (old,) = environments(project)
+    write(project, "[tiny_engine==1.0, no_such_package]")
+    assert project("install").returncode == 1
     assert environments(project) == [old]
     write(project, "[tiny_engine==1.0]")
     assert project.ok("run", "-i", "hi") == "tiny 1.0\n"
@@ -263,7 +269,6 @@ def test_passwords_are_in_no_output_and_in_no_record(project: Shell, index: Slow
     assert record(project)["packages"][1]["origin"].startswith("http://127.0.0.1:")
 
 
-@pytest.mark.parametrize("installer", ["pip"], indirect=True)
 def test_requirements_that_do_not_bring_the_engine_make_nothing(project: Shell) -> None:
     project.install_a_driver_without_its_library()
     project.write(

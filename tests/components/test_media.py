@@ -66,7 +66,7 @@ class _Pages(BaseHTTPRequestHandler):
 def pages() -> Iterator[Any]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
     server.seen = []  # type: ignore[attr-defined]
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
     server.shutdown()

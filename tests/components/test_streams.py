@@ -184,7 +184,7 @@ async def test_closing_after_the_end_is_no_error() -> None:
 # Values
 
 
-@given(st.lists(st.lists(st.text(), min_size=1), min_size=1))
+@given(st.lists(st.lists(st.text(max_size=3), min_size=1, max_size=4), min_size=1, max_size=5))
 def test_texts_are_collected_into_one_text(pieces: list[list[str]]) -> None:
     whole = asyncio.run(_collect(pieces))
     assert whole == "".join(text for some in pieces for text in some)

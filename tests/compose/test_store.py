@@ -45,7 +45,8 @@ async def ended(app: App, task_id: str) -> RunRecord:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.builds(Blob, st.text(), st.binary()),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
 )
 
 
@@ -279,7 +280,7 @@ async def main(text, folder, state, begun, go):
         await eventually(lambda: list(app._runs.values())[0].status == "processing", "noted")
         for i in range(2):
             await app.enqueue(app.workflow(None), f"run {i}")
-        await asyncio.sleep(0.1)
+        await eventually(lambda: app.status()[0].waiting == 2, "the others wait")
         print("ready", flush=True)
         await asyncio.sleep(1000)
 

@@ -153,7 +153,7 @@ def mutated(draw: st.DrawFn) -> str:
     return written(data)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None)
 @given(mutated())
 def test_whatever_is_wrong_with_a_file_is_told_at_a_place_that_is_there(text: str) -> None:
     found: Sequence[ConfigError] = ()

@@ -28,7 +28,7 @@ from model_compose.errors import ModelComposeError
 
 _DEEP = int(os.environ.get("MODEL_COMPOSE_FUZZ", "0"))
 fuzzed = settings(
-    max_examples=_DEEP or 150,
+    max_examples=_DEEP or 100,
     derandomize=not _DEEP,
     database=None,
     deadline=None,

@@ -63,13 +63,20 @@ async def test_19_the_size_and_the_steps_are_those_of_the_file(
     values = action.values
     assert (values["width"], values["height"], values["num_inference_steps"]) == (1024, 1024, 50)
     steps: list[tuple[int, int]] = []
-    text = block(19, **{"num_inference_steps: 50": "num_inference_steps: 2"})
+    text = block(
+        19,
+        **{
+            "num_inference_steps: 50": "num_inference_steps: 2",
+            "width: 1024": "width: 256",
+            "height: 1024": "height: 512",
+        },
+    )
     async with running(text, tmp_path) as app:
         workflow = app.workflow(None)
         run, value = app.begin(workflow, {"prompt": "a lighthouse"})
         run.on_progress = lambda done, total: steps.append((done, total))
         image = await app.execute(run, workflow, value, streaming=False)
-    assert size_of(image.plain()) == (1024, 1024)
+    assert size_of(image.plain()) == (256, 512)
     assert steps[-1] == (2, 2)
 
 

@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.cli.shell import end_service
 from tests.docs.pages import Block, matches
 
 from model_compose.sources.cache import Cache
@@ -41,7 +42,11 @@ class Reader:
         keep(model, cache)
         paths = [str(path) for path in packages(self.folder, folder / "installed")]
         self.environment = {
-            **{name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ},
+            **{
+                name: os.environ[name]
+                for name in ("HOME", "LANG", "TMPDIR", "OMP_WAIT_POLICY")
+                if name in os.environ
+            },
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]),
             "MODEL_COMPOSE_CACHE": str(cache),
@@ -87,11 +92,7 @@ class Reader:
                     expected = block.text.replace(_PORT, str(self.port))
                     assert matches(expected, printed[-1]), f"{block.place}: what came is\n{printed[-1]}"
         finally:
-            for file in self.folder.glob("*.yml"):
-                command = ["model-compose", "-f", file.name, "down", "--timeout", "20"]
-                subprocess.run(
-                    command, cwd=self.folder, env=self.environment, capture_output=True, check=False
-                )
+            end_service(self.folder)
         return printed
 
 

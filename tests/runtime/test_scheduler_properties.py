@@ -265,8 +265,8 @@ def test_steady_traffic_on_two_that_do_not_fit_together_starves_none_and_does_no
 def test_two_that_take_turns_spend_their_time_serving(callers: int) -> None:
     world = World([ModelPlan("a", {"host": 6}), ModelPlan("b", {"host": 6})], {"host": 8}, slots=8)
     clients = [Client(model, 0.01) for model in "ab" for _ in range(callers)]
-    done = simulate(world, clients, call_s=lambda: 0.1, load_s=2.0, until=600)
-    best = 600 / 0.11 * callers
+    done = simulate(world, clients, call_s=lambda: 0.1, load_s=2.0, until=300)
+    best = 300 / 0.11 * callers
     assert sum(done.served.values()) >= 0.7 * best
     assert done.served["a"] == pytest.approx(done.served["b"], rel=0.1)
 

@@ -44,7 +44,8 @@ async def test_everything_that_can_be_called_is_listed(tmp_path: Path) -> None:
 
 
 async def test_a_component_without_an_id_is_listed_under_the_one_it_has(tmp_path: Path) -> None:
-    text = "controller: {port: 0}\ncomponent: {type: model, task: chat-completion, driver: echo}"
+    model = "{type: model, task: chat-completion, driver: echo, runtime: embedded}"
+    text = f"controller: {{port: 0}}\ncomponent: {model}"
     async with served(text, tmp_path) as (_, client):
         listed = [model.id async for model in client.models.list()]
         answers = [

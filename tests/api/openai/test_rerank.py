@@ -7,8 +7,6 @@ import pytest
 from tests import models, tiny_models
 from tests.api.openai.clients import ECHO, post, refused, served
 
-pytestmark = pytest.mark.process
-
 DOCUMENTS = ["The cat sits on the sofa.", "Stocks fell sharply on Monday.", "A kitten lies on the couch."]
 
 
@@ -16,7 +14,7 @@ def file(folder: Path, labels: int) -> str:
     tiny_models.classifier("bert", folder / "judge", num_labels=labels)
     return f"""
 controller: {{port: 0}}
-component: {{id: judge, type: model, task: text-classification, model: {folder / "judge"}}}
+component: {{id: judge, type: model, task: text-classification, model: {folder / "judge"}, runtime: embedded}}
 """
 
 
@@ -69,6 +67,7 @@ async def test_a_classifier_of_several_labels_is_no_reranker(tmp_path: Path) -> 
 
 
 @pytest.mark.model
+@pytest.mark.process
 async def test_embeddings_put_documents_in_order_where_there_is_no_cross_encoder(tmp_path: Path) -> None:
     text = f"""
 controller: {{port: 0}}

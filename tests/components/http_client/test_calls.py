@@ -53,7 +53,7 @@ class Endless:
             for i in itertools.count():
                 if connection.gone.is_set():
                     break
-                await connection.chunk(b"data: %d%s\n\n" % (i, b" " * 1000))
+                await connection.chunk(b"data: %d%s\n\n" % (i, b" " * 10_000))
                 self.sent = i + 1
                 self.began.set()
                 await asyncio.sleep(0)
@@ -81,6 +81,7 @@ async def test_a_stream_that_nobody_reads_hangs_up_when_it_is_closed(tmp_path: P
         await stream.aclose()
         run.fail(asyncio.CancelledError())
         await handler.gone.wait()
+        assert run.status == "cancelled"
 
 
 @pytest.mark.parametrize("more", ["", PIECES])
@@ -108,6 +109,9 @@ async def test_cancelling_before_the_answer_hangs_up(tmp_path: Path) -> None:
         await asked.wait()
         call.cancel()
         await gone.wait()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        assert not app._runs
 
 
 async def test_closing_a_stream_while_somebody_waits_for_it(tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ async def test_closing_a_stream_while_somebody_waits_for_it(tmp_path: Path) -> N
         readers = [stream.reader(), stream.reader()]
         assert [await anext(each) for each in readers] == [["1"], ["1"]]
         waits = [asyncio.create_task(anext(each)) for each in readers]
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # both wait now
         await stream.aclose()
         found = await asyncio.gather(*waits, return_exceptions=True)
         assert all(isinstance(each, Cancelled | UpstreamError) for each in found), found
@@ -141,7 +145,7 @@ async def test_a_slow_reader_slows_the_server_down(tmp_path: Path) -> None:
         before = -1
         while before < handler.sent:  # until the sockets between us are full
             before = handler.sent
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.05)
         assert not handler.gone.is_set()
         for _ in range(before + 2 * MOST_BEHIND):
             await anext(follow)

@@ -1,6 +1,7 @@
 """A server for tests: `python little_server.py PORT [how]...`
 
     /health      503 for the first `sick=N` questions, then 200
+    /asked       how often it was asked for its health
     /pid         the process id of the server, and that of its child
     /env         the variable TOLD
     /echo        what it gets, when the file `wait=PATH` is there
@@ -45,7 +46,9 @@ class Little(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path == "/pid":
+        if self.path == "/asked":
+            self._answer({"asked": asked})
+        elif self.path == "/pid":
             self._answer({"pid": os.getpid(), "child": CHILD})
         elif self.path == "/env":
             self._answer({"told": os.environ.get("TOLD"), "folder": str(Path.cwd())})

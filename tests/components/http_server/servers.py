@@ -25,7 +25,7 @@ def start(port: int, *how: str) -> list[str]:
 def file(port: int, *how: str, **keys: Any) -> str:
     """A file with a little server `it`, and an action for each thing that it does."""
     actions: list[dict[str, Any]] = [
-        {"id": name, "path": f"/{name}", "method": "GET"} for name in ("pid", "env", "die")
+        {"id": name, "path": f"/{name}", "method": "GET"} for name in ("pid", "env", "die", "asked")
     ]
     actions.append({"id": "echo", "path": "/echo", "body": {"said": "${input.text}"}})
     actions.append({"id": "pieces", "path": "/pieces", "output": "${response[].response}"})

@@ -113,6 +113,7 @@ async def test_it_runs_where_the_file_says_with_the_variables_of_the_file(tmp_pa
 async def test_a_health_check_decides_when_it_is_ready(tmp_path: Path) -> None:
     async with serving(file(free_port(), "sick=3", healthcheck=CHECK), tmp_path) as app:
         assert app.ready()
+        assert await output_of(app, {}, "asked") == {"asked": 4}
 
 
 @pytest.mark.parametrize(
