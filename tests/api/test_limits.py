@@ -106,6 +106,26 @@ async def test_a_head_that_does_not_come_is_hung_up_on(
         assert await at.answers("/api/workflows/runs")
 
 
+async def test_a_head_that_does_not_come_waits_for_the_answer_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 0.05)
+    body = b'{"wait_for_completion": true}'
+    head = b"POST /api/workflows/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: %d\r\n\r\n" % len(body)
+    text = (
+        "controller: {port: 0}\nworkflow: {jobs: [{id: wait, type: delay, duration: 500ms}], output: done}\n"
+    )
+    async with serving(text, tmp_path) as service:
+        at = httpx2.URL(service.url)
+        reader, writer = await asyncio.open_connection(at.host, at.port)
+        writer.write(head + body + b"POST /")
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"done" in answer
+
+
 # Bodies
 
 

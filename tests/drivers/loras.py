@@ -19,14 +19,20 @@ WIDE, HIGH = 5, 7
 
 
 def made(
-    folder: Path, layers: dict[str, int], *, key: str = "{layer}.lora_{half}.weight", **settings: Any
+    folder: Path,
+    layers: dict[str, int],
+    *,
+    key: str = "{layer}.lora_{half}.weight",
+    wide: int = WIDE,
+    high: int = HIGH,
+    **settings: Any,
 ) -> Path:
     """An adapter with layers of these ranks."""
     torch.manual_seed(sum(map(ord, folder.name)))
     tensors: dict[str, Tensor] = {}
     for layer, rank in layers.items():
-        tensors[PREFIX + key.format(layer=layer, half="A")] = torch.randn(rank, WIDE)
-        tensors[PREFIX + key.format(layer=layer, half="B")] = torch.randn(HIGH, rank)
+        tensors[PREFIX + key.format(layer=layer, half="A")] = torch.randn(rank, wide)
+        tensors[PREFIX + key.format(layer=layer, half="B")] = torch.randn(high, rank)
     ranks = {"r": max(layers.values()), "rank_pattern": layers}
     config = {"peft_type": "LORA", "lora_alpha": 6, "target_modules": [], **ranks, **settings}
     folder.mkdir()

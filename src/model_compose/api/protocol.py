@@ -81,7 +81,14 @@ class LimitedHttp(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         if self._waiting is None:
-            self._waiting = self.loop.call_later(HEAD_WITHIN_S, self.transport.close)
+            self._waiting = self.loop.call_later(HEAD_WITHIN_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self._waiting = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:  # the request before this one is still being answered
+            self._expect_head()
 
     def _expect_nothing(self) -> None:
         if self._waiting is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from tests import tiny_models
 from tests.tasks.batches import load_options
 
-from model_compose.drivers.huggingface.load import load
+from model_compose.drivers.huggingface.load import load, read_config
 from model_compose.errors import ModelLoadError
 
 MARK = "model.embed_tokens.weight"
@@ -31,6 +32,16 @@ def folder(tmp_path: Path) -> Path:
 def marked(path: Path) -> bool:
     loaded: Any = load(load_options(path, "text-generation"), "AutoModelForCausalLM", lambda *_: None)
     return bool((loaded.model.get_input_embeddings().weight == 7.0).all())
+
+
+@pytest.mark.parametrize("config", [None, {"model_type": "llama"}], ids=["alone", "beside a configuration"])
+def test_what_peft_saved_is_an_adapter_and_no_model(tmp_path: Path, config: Any) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/base"}))
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelLoadError, match="is an adapter, and no model") as caught:
+        read_config(load_options(tmp_path, "text-generation"))
+    assert "write its base, `owner/base`, as `model`" in str(caught.value.hint)
 
 
 def test_a_folder_gives_its_safetensors(folder: Path) -> None:

@@ -93,6 +93,18 @@ def test_prompts_are_computed_in_smaller_pieces_on_a_cpu() -> None:
         assert layout(model(), None, LlamaCppOptions(prompt_batch=32), on_gpu=on_gpu).prompt_batch == 32
 
 
+@pytest.mark.parametrize(("device", "batch"), [("cpu", 96), ("auto", 96), ("cuda", 512), ("mps", 512)])
+def test_an_estimate_has_room_for_the_logits_of_a_batch(device: str, batch: int) -> None:
+    file = models.tiny_chat()
+    vocabulary = gguf.read(file).vocabulary
+
+    def total(**options: int) -> int:
+        return sum(estimate(load_options(file, "text-generation", device=device, options=options)).values())
+
+    assert total() == total(prompt_batch=batch)
+    assert total(prompt_batch=batch + 1) - total() == 4 * vocabulary
+
+
 def test_slots_are_as_many_as_their_caches_may_take() -> None:
     small = layout(
         model(layers=30, key_width=192, value_width=192, size_bytes=98 << 20), None, LlamaCppOptions()

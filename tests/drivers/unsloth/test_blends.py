@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from tests import models
 from tests.conformance import repositories
+from tests.drivers.loras import made
 from tests.engines import loaded
 
 from model_compose.drivers.contract import LoadedAdapter
@@ -54,6 +56,63 @@ def test_every_blend_adds_what_hooks_add(tmp_path: Path, monkeypatch: pytest.Mon
         torch.testing.assert_close(logits(ours), logits(theirs), rtol=1e-4, atol=1e-4)
         assert torch.equal(logits(ours), plain) is not any(chosen)
     assert not list(tmp_path.glob("made/*"))  # nothing of it stays on disk
+
+
+def test_layers_that_a_blend_does_not_have_are_left_out_of_it(tmp_path: Path) -> None:
+    """Unsloth's kernels look up the active adapter in each layer that is not disabled."""
+    model = toy(tmp_path)
+    layers = [name for name, each in model.named_modules() if isinstance(each, torch.nn.Linear)]
+    given = []
+    for name, kind in (("one", "q_proj"), ("two", "up_proj")):
+        layer = next(each for each in layers if kind in each)
+        size = model.get_submodule(layer)
+        wide, high = size.in_features, size.out_features
+        folder = made(tmp_path / name, {layer: 2}, wide=wide, high=high, target_modules=[layer])
+        given.append(LoadedAdapter(name, loaded(folder), 0.0))
+    plain = logits(model)
+    blends = Blends(model, given, tmp_path / "made")
+    for weights in ({"one": 1.0}, {"two": 1.0}, {}, {"one": 1.0, "two": -1.0}, {"one": 1.0}):
+        blends.use([blends.blend(weights)])
+        wrapped = [each for each in model.modules() if isinstance(each, LoraLayer)]
+        on = [each for each in wrapped if not each.disable_adapters]
+        if len(weights) < 2:
+            assert len(on) == len(weights)
+        assert all(each.active_adapters[0] in each.lora_A for each in on)
+        assert torch.equal(logits(model), plain) is not bool(weights)
+
+
+def test_a_blend_that_stays_is_not_put_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named before each token."""
+    blends = Blends(toy(tmp_path), GIVEN, tmp_path / "made")
+    chosen = blends.blend({"arr": 1.0})
+    blends.use([chosen])
+    monkeypatch.setattr(LoraLayer, "enable_adapters", None)
+    blends.use([chosen])
+    with pytest.raises(TypeError):
+        blends.use([blends.blend({})])
+
+
+def test_a_blend_that_cannot_be_made_leaves_nothing_and_may_be_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy(tmp_path)
+    blends = Blends(model, GIVEN, tmp_path / "made")
+    before = logits(model)
+    chosen = blends.blend({"arr": 1.5})
+    with monkeypatch.context() as patched:
+        patched.setattr(kept, "write", full)
+        with pytest.raises(OSError, match="full"):
+            blends.use([chosen])
+    assert not list(tmp_path.glob("made/*"))
+    blends.use([chosen])
+    assert not torch.equal(logits(model), before)
+
+
+def full(adapters: Any, weights: Any, folder: Path) -> None:
+    """A disk that is full after half of it."""
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{")
+    raise OSError("the disk is full")
 
 
 def test_an_adapter_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tests import models, tiny_models
 from tests.engines import load_options, loaded
 
-from model_compose.drivers.contract import LoadOptions, Quantization
+from model_compose.drivers.contract import LoadedAdapter, LoadOptions, Quantization
 from model_compose.drivers.unsloth import library
 from model_compose.errors import DriverMissing, ModelLoadError
 
@@ -117,3 +119,20 @@ def test_encoder_decoder_models_and_single_files_are_refused(tmp_path: Path) -> 
     given = load_options(models.tiny_chat(), "text-generation")
     with pytest.raises(ModelLoadError, match="no encoder-decoder models"):
         unsloth.load(given, "AutoModelForSeq2SeqLM", lambda *_: None, None)
+    with pytest.raises(ModelLoadError, match=r"Unsloth loads folders, and `tiny-chat.gguf` is a file"):
+        unsloth.load(given, "AutoModelForCausalLM", lambda *_: None, None)
+
+
+@pytest.mark.parametrize(
+    ("device", "adapters", "shares"), [("cpu", False, True), ("cpu", True, False), ("cuda", False, False)]
+)
+def test_requests_share_passes_of_a_model_that_is_transformers_own(
+    device: str, adapters: bool, shares: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = options(batch_size=4, options={"cache_mib": 9})
+    if adapters:
+        adapter = LoadedAdapter("arr", loaded(models.tiny_peft("arr")))
+        given = msgspec.structs.replace(given, adapters=(adapter,))
+    model: Any = SimpleNamespace(device=torch.device(device))
+    assert library.Unsloth().shares(model, given) is shares
+    assert ("`cache_mib`, `batch_size` does nothing" in caplog.text) is not shares

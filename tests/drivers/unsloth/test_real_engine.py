@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import models
+from tests import models, tiny_models
 from tests.conformance import repositories
-from tests.drivers.worker import Worker
+from tests.drivers.worker import SOURCES, Worker
 from tests.drivers.worker import running as running_of
 from tests.engines import load_options
 from tests.engines import running as in_process
@@ -120,6 +123,32 @@ def test_prompts_that_are_too_long_are_refused(generator: Worker) -> None:
     with pytest.raises(RequestTooLong) as caught:
         generator.ask(prompt("w3 " * (CONTEXT + 50)))
     assert caught.value.limit == CONTEXT
+
+
+def test_what_it_would_replace_in_silence_is_an_error(tmp_path: Path) -> None:
+    toy = tiny_models.decoder("llama", tmp_path / "toy")
+    (tmp_path / "scratch").mkdir()
+    script = Path(__file__).with_name("refusals.py")
+    ended = subprocess.run(
+        [models.unsloth_python(), script, toy, tmp_path / "scratch"],
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(ended.stdout.splitlines()[-1])
+    assert found["as it is"][0] == ""
+    assert json.loads(found["as it is"][1])["precision"] == "float32"
+    expected = {
+        "no such device": "there is no device `cuda` here",
+        "half precision": "Unsloth computes `toy` in `",
+        "weights are missing": "`lacking` has no weights for `model.norm.weight`",
+        "a misleading name": "in the place of `other-bnb-4bit`",
+        "no 4 bits": "Unsloth does not compute `toy` in 4 bits here",
+    }
+    for what, message in expected.items():
+        assert message in found[what][0], what
+    assert "driver: huggingface" in found["no 4 bits"][1]
 
 
 # Conversations, with adapters

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from model_compose.drivers.contract import LoadOptions, Quantization
+from model_compose.drivers.contract import LoadedAdapter, LoadOptions, Quantization
 from model_compose.drivers.huggingface.size import LEAST_CACHE_BYTES, PROCESS_BYTES
-from model_compose.drivers.unsloth.size import MORE_BYTES, estimate
+from model_compose.drivers.unsloth.size import KEPT, MORE_BYTES, estimate
 from model_compose.sources.spec import LoadedSource
 
 STORED = 4_000_000
@@ -44,6 +44,12 @@ def test_weights_of_4_bits_take_what_their_files_take(folder: Path) -> None:
 def test_weights_that_become_4_bits_take_less(folder: Path) -> None:
     small = estimated(folder, quantization=Quantization(type="nf4", double_quant=True))
     assert small["host"] < estimated(folder)["host"]
+
+
+def test_blends_of_adapters_stay_in_memory(folder: Path) -> None:
+    source = LoadedSource(path="", format=None, revision=None, origin="a", size_bytes=1000)
+    with_it = estimated(folder, adapters=(LoadedAdapter("a", source),))
+    assert with_it["host"] - estimated(folder)["host"] == 1000 + 2 * KEPT * 1000
 
 
 def test_on_a_gpu_they_are_there(folder: Path) -> None:

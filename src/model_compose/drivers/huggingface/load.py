@@ -92,6 +92,7 @@ def read_config(options: LoadOptions) -> Any:
     except ImportError as error:
         raise DriverMissing(f"`transformers` cannot be imported: {error}") from error
     if files.gguf is None:
+        _refuse_adapter(Path(files.folder), options.source.origin)
         _refuse_remote_code(Path(files.folder), trust)
     named = {} if files.gguf is None else {"gguf_file": files.gguf}
     try:
@@ -256,6 +257,19 @@ def context_length(config: Any, options: LoadOptions) -> int:
     text = config.get_text_config()
     trained = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     return min(each for each in (trained or DEFAULT_CONTEXT, options.max_seq_length) if each is not None)
+
+
+def _refuse_adapter(folder: Path, origin: str) -> None:
+    """Raise ModelLoadError for what peft saved: the library would fetch its base, whatever that is."""
+    try:
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return
+    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+    raise ModelLoadError(
+        f"`{origin}` is an adapter, and no model",
+        hint=f"write its base, `{base}`, as `model`, and this in `peft_adapters`",
+    )
 
 
 def _refuse_remote_code(folder: Path, trust: bool) -> None:

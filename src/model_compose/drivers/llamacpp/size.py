@@ -74,7 +74,7 @@ def estimate(load: LoadOptions) -> dict[str, int]:
     options = msgspec.convert(load.options, LlamaCppOptions)
     on_gpu = load.device.startswith("cuda") and sys.platform != "darwin"
     model = gguf.read(model_file(Path(load.source.path)))
-    plan = layout(model, load.batch_size, options, on_gpu=on_gpu)
+    plan = layout(model, load.batch_size, options, on_gpu=on_gpu or load.device == "mps")
     adapters = sum(adapter.source.size_bytes for adapter in load.adapters)
     return {load.device if ":" in load.device else "cuda:0" if on_gpu else "host": plan.size_bytes + adapters}
 

@@ -10,15 +10,13 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from model_compose.drivers.contract import LoadedAdapter
 from model_compose.drivers.huggingface.lora_blends import Adapter, blend, write
 from model_compose.drivers.huggingface.lora_files import read
+from model_compose.drivers.unsloth.size import KEPT
 from model_compose.errors import ModelLoadError
-
-#: Blends that stay in memory for the next request.
-KEPT: Final = 16
 
 
 class Blends:
@@ -37,20 +35,21 @@ class Blends:
                 pass  # peft would only print that one has no place in the model
         self._folder = folder
         self._kept: dict[tuple[float, ...], str] = {}
+        self._now: tuple[float, ...] | None = None
         self._count = 0
         default = blend(self._adapters, None)
-        written = self._write(default)
+        first = folder / "blend-0"
+        write(self._adapters, default, first)
         names = ", ".join(f"`{each.name}`" for each in given)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._model: Any = peft.PeftModel.from_pretrained(
-                    model, str(written), adapter_name=written.name
-                )
-                self._kept[default] = written.name
+                self._model: Any = peft.PeftModel.from_pretrained(model, str(first), adapter_name=first.name)
+                self._kept[default] = first.name
+                self._layers = self._with_adapters()
                 for adapter in self._adapters:
                     self.use([blend(self._adapters, {adapter.name: adapter.weight or 1.0})])
-        except (ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
+        except Exception as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelLoadError(f"peft cannot load the adapters {names}: {why}") from error
         finally:
@@ -62,29 +61,45 @@ class Blends:
         return blend(self._adapters, weights)
 
     def use(self, rows: Sequence[tuple[float, ...]]) -> None:
-        """The blend of the next forward passes, which all rows have."""
+        """The blend of the next forward passes, which all rows have. Raises what keeps it from being made."""
         (chosen,) = set(rows)
-        layers = self._model.base_model
-        if not any(chosen):
-            layers.disable_adapter_layers()
+        if chosen == self._now:
             return
-        name = self._kept.pop(chosen, None) or self._load(chosen)
-        self._kept[chosen] = name  # at the end: the first has not been used for longest
-        layers.enable_adapter_layers()
-        self._model.set_adapter(name)
+        self._now = None
+        name = self._named(chosen) if any(chosen) else None
+        for layer in self._layers:
+            # Unsloth's kernels look up the active adapter in each layer that is not disabled.
+            has = name in layer.lora_A or name in layer.lora_embedding_A
+            layer.enable_adapters(has)
+            if has:
+                layer.set_adapter([name], inference_mode=True)
+        self._now = chosen
         if len(self._kept) > KEPT:
             self._model.delete_adapter(self._kept.pop(next(iter(self._kept))))
 
-    def _load(self, chosen: tuple[float, ...]) -> str:
-        written = self._write(chosen)
-        try:
-            self._model.load_adapter(str(written), adapter_name=written.name)
-        finally:
-            shutil.rmtree(written, ignore_errors=True)
-        return written.name
+    def _named(self, chosen: tuple[float, ...]) -> str:
+        """The name of a blend, which is in the layers from now on."""
+        name = self._kept.pop(chosen, None) or self._load(chosen)
+        self._kept[chosen] = name  # at the end: the first has not been used for longest
+        return name
 
-    def _write(self, chosen: tuple[float, ...]) -> Path:
+    def _load(self, chosen: tuple[float, ...]) -> str:
         self._count += 1
-        folder = self._folder / f"blend-{self._count}"
-        write(self._adapters, chosen, folder)
-        return folder
+        name = f"blend-{self._count}"
+        try:
+            write(self._adapters, chosen, self._folder / name)
+            self._model.load_adapter(str(self._folder / name), adapter_name=name)
+        except BaseException:
+            if name in self._model.peft_config:
+                self._model.delete_adapter(name)  # half of it may be there
+            raise
+        finally:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._layers = self._with_adapters()
+        return name
+
+    def _with_adapters(self) -> list[Any]:
+        """The layers that have any."""
+        from peft.tuners.lora import LoraLayer
+
+        return [module for module in self._model.modules() if isinstance(module, LoraLayer)]

@@ -35,6 +35,9 @@ def begin(options: LoadOptions) -> None:
         import unsloth
     except Exception as error:
         raise DriverMissing(f"Unsloth does not run here: {_first_line(error)}", hint=_HINT) from error
+    if unsloth.DEVICE_TYPE not in ("cpu", "cuda", "hip"):
+        message = f"Unsloth computes on `{unsloth.DEVICE_TYPE}` here, which this driver does not use"
+        raise DriverMissing(message, hint=_HINT)
     if unsloth.DEVICE_TYPE == "cpu":
         log.warning("Unsloth found no GPU: it computes on the CPU, slowly; %s faster", _HINT)
 
@@ -77,16 +80,23 @@ class Unsloth:
             raise ModelLoadError(
                 f"Unsloth loads folders, and `{origin}` is a file", hint="name the folder that it lies in"
             )
+        import torch
         import unsloth
 
         device = choose_device(options.device)
         if device.type != unsloth.DEVICE_TYPE_TORCH:
             raise ModelLoadError(
                 f"`device` is `{device}`, and Unsloth computes on `{unsloth.DEVICE_TYPE_TORCH}` here",
-                hint=_HINT,
+                hint=f"write `device: {unsloth.DEVICE_TYPE_TORCH}`; {_HINT}",
             )
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # some of its kernels take that of the thread
         dtype = choose_dtype(options.precision, device, config)
+        written = options.precision not in (None, "auto")
+        if dtype == torch.bfloat16 and not written and not unsloth.is_bfloat16_supported():
+            dtype = torch.float16
         four_bits = in_four_bits(options, config)
+        several = options.device_mode == "auto" and torch.cuda.device_count() > 1
         with Bars(progress), required(origin):
             try:
                 model, _ = unsloth.FastLanguageModel.from_pretrained(
@@ -94,35 +104,44 @@ class Unsloth:
                     max_seq_length=context_length(config, options),
                     dtype=dtype,
                     load_in_4bit=four_bits,
-                    device_map="auto" if options.device_mode == "auto" else {"": device},
+                    device_map="auto" if several else {"": device},
                     trust_remote_code=False,
                     local_files_only=True,
                     use_exact_model_name=True,
                     use_gradient_checkpointing=False,
+                    fix_tokenizer=False,  # ours is used
+                    offload_embedding=False,  # it would make room for training, in the memory of the host
                 )
-            except (OSError, ValueError, KeyError, RuntimeError, ImportError, NotImplementedError) as error:
+            except Exception as error:
                 why = _first_line(error)
                 raise ModelLoadError(f"Unsloth cannot load `{origin}`: {why}", hint=_HINT) from error
         require_same(model, files.folder, origin)
         small = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
         if four_bits and not small:
             raise ModelLoadError(f"Unsloth does not compute `{origin}` in 4 bits here", hint=_HINT)
-        if model.dtype != dtype and not four_bits:
+        computes = model.dtype if not four_bits else small[0].compute_dtype
+        if computes != dtype and written:
             raise ModelLoadError(
-                f"Unsloth computes in `{str(model.dtype).removeprefix('torch.')}` here",
+                f"Unsloth computes `{origin}` in `{str(computes).removeprefix('torch.')}` here",
                 hint=f"leave `precision` out, or write that; {_HINT}",
+            )
+        elsewhere = {str(each.device) for each in model.parameters() if each.device.type != device.type}
+        if elsewhere:
+            raise ModelLoadError(
+                f"`{origin}` does not fit on `{device}`: a part of it is on {', '.join(sorted(elsewhere))}",
+                hint="choose weights of 4 bits, or a smaller model",
             )
         unsloth.FastLanguageModel.for_inference(model)
         model.eval().requires_grad_(False)
         details = {
             "architecture": type(model).__name__,
             "device": ", ".join(sorted({str(parameter.device) for parameter in model.parameters()})),
-            "precision": str(dtype).removeprefix("torch."),
+            "precision": str(computes).removeprefix("torch."),
             "engine": f"Unsloth {importlib.metadata.version('unsloth')}",
         }
         if four_bits:
             details["quantization"] = f"{small[0].weight.quant_type} (bitsandbytes), {len(small)} layers"
-        return Loaded(model, device, dtype, details)
+        return Loaded(model, device, model.dtype, details)
 
     def attach(self, loaded: Loaded, options: LoadOptions) -> Blending | None:
         """As layers of peft, which Unsloth's kernels know."""
@@ -137,7 +156,12 @@ class Unsloth:
 
         Its kernels for GPUs keep keys and values in places of their own, and peft has one adapter at a time.
         """
-        return loaded.device.type == "cpu" and not options.adapters
+        shares = loaded.device.type == "cpu" and not options.adapters
+        idle = sorted(options.options.keys() & {"prompt_batch", "cache_mib"})
+        idle += ["batch_size"] if options.batch_size is not None else []
+        if idle and not shares:
+            log.warning("requests are computed one after the other, so `%s` does nothing", "`, `".join(idle))
+        return shares
 
 
 def in_four_bits(options: LoadOptions, config: Any) -> bool:

@@ -14,7 +14,7 @@ from tests.engines import Collector, load_options, running
 
 from model_compose.drivers.contract import LoadOptions
 from model_compose.errors import Cancelled, InvalidInput, ModelLoadError, OutOfMemory
-from model_compose.tasks.text_generation.huggingface.model import Generator
+from model_compose.tasks.text_generation.huggingface.model import Generator, Transformers
 from model_compose.tasks.text_generation.spec import TextGeneration
 
 PROMPTS = ["w3 w4 w5", "w7", "w90 w3 w17 w30 w41 w52 w63", "w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 w18 w19"]
@@ -172,6 +172,53 @@ async def test_a_caller_of_beams_who_leaves_ends_them(folder: Path) -> None:
         sink.token.cancel()
         with pytest.raises(Cancelled):
             await task
+
+
+async def test_a_caller_who_leaves_before_it_is_computed_alone_waits_for_nobody(folder: Path) -> None:
+    model = Generator()
+    async with running(model, options(decoder(folder, "llama"))) as run:
+        first = asyncio.create_task(run(request("w3", num_beams=3, max_output_length=250)))
+        await together(run, ["w4"])
+        sink = Collector()
+        second = asyncio.create_task(run(request("w5", num_beams=2), sink))
+        while model.metrics()["requests_waiting"] == 0:
+            await asyncio.sleep(0)
+        sink.token.cancel()
+        with pytest.raises(Cancelled):
+            await second
+        assert not first.done()
+        assert model.metrics()["requests_running"] == 1
+        usage = (await first).usage
+        # What is alone is counted like what shares.
+        assert model.metrics()["generation_tokens_total"] == usage.completion_tokens + 12
+        assert model.metrics()["requests_running"] == 0
+
+
+class Broken:
+    """Adapters whose blends cannot be made."""
+
+    def blend(self, weights: Any) -> tuple[float, ...]:
+        return (1.0,)
+
+    def use(self, rows: Any) -> None:
+        raise OSError("the disk is full")
+
+
+class Full(Transformers):
+    """A library whose models have such adapters."""
+
+    def attach(self, loaded: Any, options: LoadOptions) -> Broken:
+        return Broken()
+
+    def shares(self, loaded: Any, options: LoadOptions) -> bool:
+        return False
+
+
+async def test_a_blend_that_cannot_be_made_ends_the_request_that_wants_it(folder: Path) -> None:
+    async with running(Generator(Full()), options(decoder(folder, "llama"))) as run:
+        for _ in range(2):
+            with pytest.raises(OSError, match="the disk is full"):
+                await run(request("w3"))
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class Loop:
         self._blend: list[tuple[float, ...]] | None = None
         self._tried_again: set[Output] = set()
         self._alone: list[whole.Request] = []
+        self._alone_now = 0
         self._counts = {"prompt_tokens_total": 0, "generation_tokens_total": 0}
         self._rows_total = self._steps_total = 0
         self._threads = threads
@@ -102,7 +103,7 @@ class Loop:
 
     def metrics(self) -> Mapping[str, float]:
         """Counters and gauges."""
-        running = len(self._lineup.running) + len(self._lineup.filling)
+        running = len(self._lineup.running) + len(self._lineup.filling) + self._alone_now
         return {
             **self._counts,
             "requests_running": running,
@@ -115,6 +116,8 @@ class Loop:
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
+        if self._loaded.device.type == "cuda":
+            torch.cuda.set_device(self._loaded.device)  # of this thread: some kernels take it for theirs
         with torch.inference_mode():
             while self._obey(wait=not self._lineup and not self._alone):
                 try:
@@ -166,6 +169,10 @@ class Loop:
             if output.cancelled:
                 self._leave(output)
                 output.end(Cancelled("the caller went away"))
+        gone = [request for request in self._alone if request.outputs[0].cancelled]
+        for request in gone:
+            self._alone.remove(request)
+            request.end(Cancelled("the caller went away"))
 
     def _try(self, compute: Callable[[], None], members: Sequence[Output]) -> None:
         """Compute a pass. One that runs out of memory is tried again with half of its sequences."""
@@ -256,11 +263,16 @@ class Loop:
             self._advance()
             self._use_alone(request)
 
-        self._use_alone(request)
+        self._alone_now = 1
         try:
+            self._use_alone(request)
             whole.generate(self._loaded, request, between)
         except Exception as error:  # noqa: BLE001  it goes to the one whose request it was
             request.end(out_of_memory(error, self._loaded.device) or error)
+        self._alone_now = 0
+        self._counts["prompt_tokens_total"] += len(request.prompt)
+        said = sum(len(output.tokens) - output.prompt_length for output in request.outputs)
+        self._counts["generation_tokens_total"] += said
 
     def _use_alone(self, request: whole.Request) -> None:
         if self._adapters is not None:

@@ -23,7 +23,7 @@ _TOKENS: Final = (
 )
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, eq=False):
     """A request and the outputs that it will have."""
 
     request: Generation
