@@ -331,7 +331,7 @@ component:
         19,
         "an image of 1024 by 1024 in 50 steps",
         STAND_IN,
-        "a toy Flux under this name, which paints noise; run with two steps, planned with all",
+        "a toy Flux under this name, which paints noise; run with two steps, and smaller, planned with all",
         """
 component:
   type: model
