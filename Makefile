@@ -48,8 +48,9 @@ demo: | $(UV)  ## answer a question with a real model
 	@$(BIN)/python scripts/demo.py
 
 test: setup  ## all that CI runs
-	@$(MAKE) --no-print-directory --output-sync --jobs 3 check models browser
-	@$(MAKE) --no-print-directory unit process model pages docs
+	@$(MAKE) --no-print-directory --output-sync --jobs 2 models browser
+	@$(MAKE) --no-print-directory unit process
+	@$(MAKE) --no-print-directory --output-sync --jobs 3 check model pages docs
 
 check: setup  ## lint, formatting, types
 	$(BIN)/ruff check .
@@ -67,7 +68,7 @@ unit: setup  ## tests that start no other process
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not (process or model or browser or gpu)'
 
 process: setup  ## tests with real workers and services
-	$(PYTEST) -n 2 -m 'process and not model'
+	$(PYTEST) -n 3 -m 'process and not model'
 
 model: setup models  ## tests with real weights, one at a time
 	$(PYTEST) -m model
