@@ -5,8 +5,7 @@ TOOLS := .cache/tools
 UV := $(shell command -v uv || echo $(TOOLS)/bin/uv)
 # Wheels that lie on this machine are known to pip by its find-links; uv must be told.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-# Tools write no paths of this machine into the lock file, and imports are fast from the first start.
-export UV_COMPILE_BYTECODE = 1
+# What is imported is compiled then, and kept: to compile all of 23,000 files takes longer than to install them.
 unexport PYTHONDONTWRITEBYTECODE
 
 # PyPI has torch with several GB of CUDA. A CPU build is taken from this machine's wheels, or else from

@@ -7,7 +7,6 @@
 # UV_FIND_LINKS may name a folder with a CPU build of torch; else it comes from PyTorch's own index.
 set -eu
 export UV_NO_CONFIG=1 # our own pyproject.toml keeps torch out of every environment
-export UV_COMPILE_BYTECODE=0 # of thousands of files a few hundred are imported
 
 # Made with `uv pip compile --excludes scripts/unsloth_cpu_excludes.txt`, of `unsloth>=2026.10,<2027`: without
 # triton and xformers, which are for GPUs, and torchvision, whose build for CUDA a CPU build of torch cannot load.

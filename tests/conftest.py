@@ -19,10 +19,8 @@ PLUGINS = str(Path(__file__).parent / "plugins" / "echo")
 sys.path.insert(0, PLUGINS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PLUGINS, os.environ.get("PYTHONPATH")]))
 
-# Threads of OpenMP that wait for each other spin; where several processes run tests, they take the CPU from
-# those that compute.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Threads of OpenMP that wait for each other spin, and take the CPU from others that compute meanwhile.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Every HTTP client reads the certificates of the machine, which takes 70 ms: here they are read once.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
