@@ -263,16 +263,18 @@ class Loop:
             self._advance()
             self._use_alone(request)
 
+        error: BaseException | None = None
         self._alone_now = 1
         try:
             self._use_alone(request)
             whole.generate(self._loaded, request, between)
-        except Exception as error:  # noqa: BLE001  it goes to the one whose request it was
-            request.end(out_of_memory(error, self._loaded.device) or error)
+        except Exception as raised:  # noqa: BLE001  it goes to the one whose request it was
+            error = out_of_memory(raised, self._loaded.device) or raised
         self._alone_now = 0
         self._counts["prompt_tokens_total"] += len(request.prompt)
         said = sum(len(output.tokens) - output.prompt_length for output in request.outputs)
         self._counts["generation_tokens_total"] += said
+        request.end(error)
 
     def _use_alone(self, request: whole.Request) -> None:
         if self._adapters is not None:

@@ -38,7 +38,7 @@ class Request(msgspec.Struct, frozen=True, eq=False):
 
 
 def generate(loaded: Loaded, request: Request, between: Callable[[], None]) -> None:
-    """Serve a request. `between` is called after each step, for the work of others.
+    """Serve a request, whose outputs are then complete. `between` is called after each step, for others.
 
     The text of a single output is passed on as it comes, that of several at the end.
     """
@@ -65,7 +65,6 @@ def generate(loaded: Loaded, request: Request, between: Callable[[], None]) -> N
                 output.take(token)
                 if output.finish_reason is not None:
                     break
-    request.end()
 
 
 def _config(asked: Generation, own: Any, output: Output) -> Any:
