@@ -67,7 +67,7 @@ unit: setup  ## tests that start no other process
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m 'not (process or model or browser or gpu)'
 
 process: setup  ## tests with real workers and services
-	$(PYTEST) -n 3 -m 'process and not model'
+	$(PYTEST) -n 2 -m 'process and not model'
 
 model: setup models  ## tests with real weights, one at a time
 	$(PYTEST) -m model
