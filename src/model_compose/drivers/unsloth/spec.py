@@ -40,7 +40,7 @@ def _check(config: Any, options: Any, report: Report) -> None:
             report.error(
                 "Unsloth quantizes to `nf4` with `double_quant: true`, and to nothing else",
                 "quantization",
-                hint=f"write that; any other: {_ELSEWHERE}",
+                hint=f"write `{{type: nf4, double_quant: true}}`; of any other, {_ELSEWHERE}",
             )
         if chosen.compute_dtype not in (None, config.precision):
             report.error(
