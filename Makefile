@@ -79,8 +79,15 @@ docs: setup  ## the documentation, warnings are errors
 	$(BIN)/python scripts/reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+# What runs wherever `MODEL_COMPOSE_TEST_DEVICE` says.
+ON_DEVICE = tests/drivers/huggingface tests/tasks/text_generation/huggingface $(addprefix tests/tasks/test_, \
+	image_generation.py image_to_text.py image_upscale.py text_embedding.py text_classification.py \
+	pooling.py)
+
 test-gpu:  ## tests that need a GPU, with the libraries that $(PYTHON) has
 	PYTHONPATH=src:. $(PYTHON) -m pytest -q -m gpu tests
+	PYTHONPATH=src:. NVIDIA_TF32_OVERRIDE=0 MODEL_COMPOSE_TEST_DEVICE=cuda:0 \
+		$(PYTHON) -m pytest -q -m 'not cpu and not model' $(ON_DEVICE)
 
 bench: setup models  ## measure, and compare with what was promised
 	$(BIN)/python -m bench $(ONLY)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,9 @@ from model_compose.sources.spec import LoadedSource
 from tests import models
 from tests.models import Word
 
+#: Set, it is where `make test-gpu` lets models compute whose tests do not ask for a device.
+DEVICE = os.environ.get("MODEL_COMPOSE_TEST_DEVICE")
+
 
 def loaded(path: Path) -> LoadedSource:
     return LoadedSource(
@@ -27,8 +31,13 @@ def loaded(path: Path) -> LoadedSource:
 
 
 def load_options(path: Path, task: str, **more: Any) -> LoadOptions:
-    """Options to load a file with one thread; `adapters` may be given as name -> (path, weight)."""
+    """Options to load a file with one thread; `adapters` may be given as name -> (path, weight).
+
+    Where nothing else is asked for, models compute on the `DEVICE`, as exactly as on a CPU.
+    """
     adapters = more.pop("adapters", {})
+    if DEVICE is not None:
+        more = {"device": DEVICE, "precision": "float32", **more}
     return LoadOptions(
         task=task,
         source=loaded(path),

@@ -33,12 +33,12 @@ DECODERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 }
 
 
-def tokenizer_in(folder: Path) -> None:
-    """Write a tokenizer whose words are `w3` to `w95`."""
+def tokenizer_in(folder: Path, size: int = VOCABULARY) -> None:
+    """Write a tokenizer whose words are `w3` to `w95`, or more."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, VOCABULARY)}}
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, size)}}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]

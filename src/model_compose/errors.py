@@ -354,8 +354,10 @@ class OutOfMemory(EngineError):
         self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
 
     @classmethod
-    def of(cls, error: MemoryError) -> Self:
-        """Python's own, which may know no more than that."""
+    def of(cls, error: BaseException) -> Self | None:
+        """What Python or PyTorch raise, which may know no more than that; None for any other error."""
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            return None
         why = f": {error}" if str(error) else ""
         return cls(f"out of memory{why}", hint="shorten the request, or lower `batch_size`")
 

@@ -46,7 +46,7 @@ def test_memory_that_runs_out_says_how_much_there_was() -> None:
         "needed_bytes": 10,
         "free_bytes": 5,
     }
-    assert set(error_body(errors.OutOfMemory.of(MemoryError()))) == {"detail", "type", "hint"}
+    assert set(error_body(errors.OutOfMemory("out of memory"))) == {"detail", "type", "hint"}
 
 
 def test_retry_after_is_in_whole_seconds() -> None:

@@ -76,11 +76,10 @@ class Worker:
             source=loaded(model),
             threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
             scratch=str(self.scratch),
-            device="cpu",
             adapters=tuple(
                 LoadedAdapter(name, loaded(path), weight) for name, (path, weight) in adapters.items()
             ),
-            **more,
+            **{"device": "cpu", **more},
         )
         request = f"{spec.request.__module__}:{spec.request.__qualname__}"
         implementation = spec.drivers[driver].implementation

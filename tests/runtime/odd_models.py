@@ -46,10 +46,24 @@ class Parent(_Engine):
         return ModelInfo(slots=4, details={"child": str(self._child.pid)})
 
 
+class Gorged(_Engine):
+    """Finds no memory to load into, as PyTorch says it."""
+
+    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
+        raise type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 20 GiB.")
+
+
 class Garbler(_Engine):
     """Gives what its prompt asks for instead of a completion."""
 
     async def run(self, request: Any, sink: Sink, cancel: CancelToken) -> Outcome:
+        if request.prompt == "what CUDA says of a kernel that went astray":
+            try:
+                raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
+            except RuntimeError as error:
+                raise ValueError("the engine says it in its own words") from error
+        if request.prompt == "what CUDA says of memory":
+            raise RuntimeError("CUDA error: out of memory")
         if request.prompt == "what no message can hold":
             return Outcome(object())
         if request.prompt == "what no completion is":

@@ -278,6 +278,26 @@ async def test_a_worker_that_runs_out_of_memory_goes_on() -> None:
         assert models.worker().pid == worker.pid
 
 
+async def test_a_load_that_finds_no_memory_says_so() -> None:
+    async with running(echo(implementation=f"{ODD}:Gorged")) as models:
+        with pytest.raises(ModelUnavailable, match="out of memory: CUDA out of memory. Tried to allocate 20"):
+            await models.answer("anything")
+
+
+async def test_a_worker_that_has_lost_its_gpu_makes_room_for_one_that_has_not() -> None:
+    async with running(echo(implementation=f"{ODD}:Garbler")) as models:
+        first = await models.load()
+        with pytest.raises(EngineError, match="out of memory"):
+            await models.answer("what CUDA says of memory")
+        assert models.worker().pid == first.pid
+        with pytest.raises(EngineError, match="in its own words"):
+            await models.answer("what CUDA says of a kernel that went astray")
+        await eventually(lambda: models.status().error is not None, "its worker has ended")
+        assert "device-side assert" in str(models.status().error)
+        assert await models.answer("fine") == "fine"
+        assert models.worker().pid != first.pid
+
+
 async def test_a_chunk_that_is_none_fails_the_stream_that_it_is_in() -> None:
     async with running(echo(implementation=f"{ODD}:Garbler")) as models:
         await models.load()

@@ -771,3 +771,120 @@ def test_a_model_that_is_larger_than_estimated_still_serves_its_request() -> Non
     assert answered(place, "b")
     assert answered(place, "a")
     assert len(place.workers) == 1
+
+
+# GPUs, whose memory is known when the first model has been loaded there
+
+
+def on_gpu(name: str, size: int, **options: object) -> ModelPlan:
+    return ModelPlan(name, {"host": 1, "cuda:0": size}, preload=False, **options)  # type: ignore[arg-type]
+
+
+def test_models_that_do_not_fit_on_a_gpu_together_take_turns() -> None:
+    place = World([on_gpu("a", 6), on_gpu("b", 5), on_gpu("c", 4)], gpu=10)
+    assert answered(place, "a")
+    assert answered(place, "b")
+    assert set(place.workers) == {"b"}
+    assert answered(place, "c")
+    assert set(place.workers) == {"b", "c"}
+
+
+def test_what_other_programs_have_of_a_gpu_is_left_to_them() -> None:
+    place = World([on_gpu("a", 3), on_gpu("b", 3), on_gpu("c", 3)], gpu=10)
+    place.of_others = 4
+    assert answered(place, "a")
+    assert answered(place, "b")
+    assert answered(place, "c")
+    assert "a" not in place.workers
+    place.of_others = 0
+    assert answered(place, "a")  # which sees, once it is there, how much there is now
+    assert answered(place, "b")
+    assert answered(place, "c")
+    assert len(place.workers) == 3
+
+
+def test_a_model_that_is_alone_on_a_gpu_is_loaded_whatever_others_had() -> None:
+    place = World([on_gpu("a", 2), on_gpu("b", 9)], gpu=10)
+    place.of_others = 5
+    assert answered(place, "a")
+    place.of_others = 0
+    assert answered(place, "b")
+    assert set(place.workers) == {"b"}
+
+
+def test_what_is_larger_than_a_gpu_is_refused() -> None:
+    place = World([on_gpu("a", 2), on_gpu("b", 11)], gpu=10)
+    assert answered(place, "a")
+    call = place.submit("b")
+    place.settle()
+    assert "`b` needs" in str(place.calls[call].error)
+    assert "of `cuda:0`, which has" in str(place.calls[call].error)
+    assert set(place.workers) == {"a"}
+
+
+def test_models_of_the_cpu_do_not_wait_for_a_gpu_that_is_full() -> None:
+    place = World([on_gpu("a", 9), plan("b", 5)], gpu=10)
+    assert answered(place, "a")
+    place.grows("a", {"cuda:0": 12})  # it holds what it does not need, and it fits
+    assert set(place.workers) == {"a"}
+    assert answered(place, "b")
+    assert set(place.workers) == {"a", "b"}
+
+
+def test_a_load_that_finds_no_memory_beside_others_is_tried_again_alone() -> None:
+    place = World([on_gpu("a", 4), on_gpu("b", 4)], gpu=10)
+    assert answered(place, "a")
+    call = place.submit("b")
+    place.fetched("b")
+    place.finds_no_memory("b")
+    assert place.workers["b"].leaving
+    place.settle()
+    assert place.calls[call].error is None
+    assert set(place.workers) == {"b"}  # it needs more than was free
+    assert answered(place, "a")
+    assert set(place.workers) == {"a", "b"}  # as much as was measured, and no more
+    place = World([on_gpu("a", 4), on_gpu("b", 4)], gpu=10)
+    assert answered(place, "a")
+    call = place.submit("b")
+    place.fetched("b")
+    place.finds_no_memory("b")
+    place.leaves("b")
+    place.wait(MAX_BACKOFF_S)
+    place.leaves("a")
+    place.finds_no_memory("b")  # with nobody beside it
+    assert "out of memory" in str(place.calls[call].error)
+    assert place.scheduler.state("b") == "failed"
+
+
+def test_alone_there_is_no_more_memory_to_hope_for() -> None:
+    place = World([on_gpu("a", 4)], gpu=10)
+    call = place.submit("a")
+    place.fetched("a")
+    place.finds_no_memory("a")
+    assert "out of memory" in str(place.calls[call].error)
+    assert place.scheduler.state("a") == "failed"
+
+
+def test_so_is_one_whose_size_nobody_knows() -> None:
+    sizes = {"a": {"cuda:0": 4}, "b": {"cuda:0": 7}}
+    place = World([on_gpu("a", 4), ModelPlan("b", preload=False)], sizes=sizes, gpu=10)
+    assert answered(place, "a")
+    call = place.submit("b")
+    place.fetched("b")
+    place.finds_no_memory("b")
+    place.settle()
+    assert place.calls[call].error is None
+    assert set(place.workers) == {"b"}
+
+
+def test_a_wish_that_finds_no_memory_waits_for_a_request() -> None:
+    place = World([on_gpu("a", 4), ModelPlan("b", {"cuda:0": 1})], gpu=10)
+    assert answered(place, "a")
+    place.tell(Want("b"))
+    place.fetched("b")
+    place.finds_no_memory("b")
+    place.settle()
+    assert set(place.workers) == {"a"}
+    assert place.scheduler.state("b") == "unloaded"
+    assert answered(place, "b")
+    assert set(place.workers) == {"b"}

@@ -30,7 +30,9 @@ plans = st.lists(
     st.builds(
         ModelPlan,
         name=st.just(""),
-        size=st.fixed_dictionaries({"host": st.integers(0, BUDGET)}),
+        size=st.fixed_dictionaries(
+            {"host": st.integers(0, BUDGET)}, optional={"cuda:0": st.integers(0, BUDGET)}
+        ),
         preload=st.booleans(),
         keep_alive_s=st.sampled_from([None, 0.0, 3.0]),
         max_queue=st.integers(1, 4),
@@ -50,8 +52,8 @@ class AnyOrder(RuleBasedStateMachine):
             ModelPlan(name, p.size, p.preload, p.keep_alive_s, p.max_queue, p.max_active)
             for name, p in zip("abcd", chosen, strict=False)
         ]
-        true = {plan.name: {"host": size} for plan, size in zip(named, sizes, strict=False)}
-        self.world = World(named, {"host": BUDGET}, sizes=true)
+        true = {plan.name: dict.fromkeys(plan.size, size) for plan, size in zip(named, sizes, strict=False)}
+        self.world = World(named, {"host": BUDGET}, sizes=true, gpu=BUDGET)
         for plan in named:
             if plan.preload:
                 self.world.tell(Want(plan.name))
@@ -110,10 +112,19 @@ class AnyOrder(RuleBasedStateMachine):
     def refuses_to_load(self, data: st.DataObject) -> None:
         self.world.refuses_to_load(self.a(data, self.workers(ready=False)))
 
+    @precondition(lambda self: self.workers(ready=False))
+    @rule(data=st.data())
+    def finds_no_memory(self, data: st.DataObject) -> None:
+        self.world.finds_no_memory(self.a(data, self.workers(ready=False)))
+
+    @rule(size=st.integers(0, BUDGET))
+    def others_take_memory_of_the_gpu(self, size: int) -> None:
+        self.world.of_others = size
+
     @precondition(lambda self: self.workers(ready=True))
-    @rule(data=st.data(), size=st.integers(0, BUDGET + 1))
-    def grows(self, data: st.DataObject, size: int) -> None:
-        self.world.grows(self.a(data, self.workers(ready=True)), {"host": size})
+    @rule(data=st.data(), size=st.integers(0, BUDGET + 1), pool=st.sampled_from(["host", "cuda:0"]))
+    def grows(self, data: st.DataObject, size: int, pool: str) -> None:
+        self.world.grows(self.a(data, self.workers(ready=True)), {pool: size})
 
     @precondition(lambda self: self.workers())
     @rule(data=st.data())

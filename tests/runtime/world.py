@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from model_compose.errors import ModelComposeError, ModelLoadError, WorkerDied
+from model_compose.drivers.contract import DeviceMemory
+from model_compose.errors import ModelComposeError, ModelLoadError, OutOfMemory, WorkerDied
 from model_compose.runtime import events
 from model_compose.runtime.model import ModelPlan
 from model_compose.runtime.scheduler import Scheduler
@@ -50,11 +51,14 @@ class World:
         *,
         sizes: Mapping[str, Mapping[str, int]] | None = None,
         slots: int = 2,
+        gpu: int = 0,
     ) -> None:
         self.plans = {plan.name: plan for plan in plans}
         self.budgets = dict(budgets or {})
         self.sizes = {name: dict((sizes or {}).get(name, plan.size)) for name, plan in self.plans.items()}
         self.slots = slots
+        self.gpu = gpu  # bytes of `cuda:0`, of which other programs have some
+        self.of_others = 0
         self.scheduler = Scheduler(self.plans.values(), budgets)
         self.now = 0.0
         self.workers: dict[str, Worker] = {}
@@ -110,13 +114,22 @@ class World:
         worker = self.workers[model]
         worker.ready = True
         worker.slots = max(1, min(self.slots, self.plans[model].max_active or self.slots))
-        self.tell(events.Loaded(model, self.slots, self.sizes[model]))
+        self.tell(events.Loaded(model, self.slots, self.sizes[model], self._devices()))
+
+    def _devices(self) -> dict[str, DeviceMemory]:
+        """What a worker sees of the GPU, with what it has taken itself."""
+        there = [name for name, worker in self.workers.items() if worker.ready]
+        taken = self.of_others + sum(self.sizes[name].get("cuda:0", 0) for name in there)
+        return {"cuda:0": DeviceMemory(self.gpu, max(0, self.gpu - taken))} if self.gpu else {}
+
+    def finds_no_memory(self, model: str) -> None:
+        self.tell(events.LoadFailed(model, OutOfMemory("out of memory on `cuda:0`")))
 
     def refuses_to_load(self, model: str) -> None:
         self.tell(events.LoadFailed(model, ModelLoadError(f"`{model}` is no model")))
 
     def grows(self, model: str, size: Mapping[str, int]) -> None:
-        self.sizes[model] = dict(size)
+        self.sizes[model] |= size
         self.tell(events.Measured(model, size))
 
     def crashes(self, model: str) -> None:

@@ -413,6 +413,7 @@ def test_what_networks_do_not_have_is_refused_when_they_are_loaded(tmp_path: Pat
             started(Upscaler(), options(path, **more))
 
 
+@pytest.mark.cpu
 def test_what_the_cpu_or_the_network_does_not_compute_in_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +499,7 @@ def test_another_network_of_spandrel_is_named(tmp_path: Path) -> None:
 # torchvision
 
 
+@pytest.mark.cpu
 def test_spandrel_is_imported_without_torchvision_and_leaves_none_behind() -> None:
     from importlib.util import find_spec
 
@@ -511,6 +513,7 @@ def test_spandrel_is_imported_without_torchvision_and_leaves_none_behind() -> No
         lama.rotate(torch.zeros(1), 1)
 
 
+@pytest.mark.cpu
 def test_a_torchvision_that_is_broken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(

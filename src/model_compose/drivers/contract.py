@@ -84,6 +84,13 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
+class DeviceMemory(msgspec.Struct, frozen=True):
+    """Bytes of a GPU: all of it, and what nobody had taken at that moment."""
+
+    total: int
+    free: int
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded model says of itself.
 
@@ -92,6 +99,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     elastic         it can change that number while it is loaded (`Step.threads`, `EngineModel.lease`)
     context_length  tokens of prompt and completion that one request may have
     lists           one call may carry several requests; the runtime says so of every `BatchModel`
+    devices         memory of the GPUs that it could use, by pool (`cuda:0`), once it is loaded
     details         shown by `ps`: quantization, device, ...
     """
 
@@ -100,6 +108,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     elastic: bool = False
     context_length: int | None = None
     lists: bool = False
+    devices: dict[str, DeviceMemory] = {}
     details: dict[str, str] = {}
 
 

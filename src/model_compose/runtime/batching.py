@@ -222,10 +222,8 @@ class BatchLoop:
                 raise EngineError(f"the model gave {len(raws)} rows for {len(items)}")
         except OutOfMemory as error:
             return _bare(error)
-        except MemoryError as error:
-            return OutOfMemory.of(error)
         except Exception as error:  # noqa: BLE001  the batch fails; the worker goes on
-            return [error] * len(items)
+            return OutOfMemory.of(error) or [error] * len(items)
         return raws
 
     def _finish(self, call: int, pending: _Pending) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from model_compose.drivers.contract import DeviceMemory
 from model_compose.errors import ModelComposeError
 
 # Events
@@ -38,11 +39,12 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A model answers; `size` is what was measured of it."""
+    """A model answers; `size` is what was measured of it, and `devices` of the GPUs that it is on."""
 
     model: str
     slots: int
     size: Mapping[str, int]
+    devices: Mapping[str, DeviceMemory] = {}
 
 
 class Measured(msgspec.Struct, frozen=True):

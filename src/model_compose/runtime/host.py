@@ -163,11 +163,19 @@ class ModelHost:
     """One model and the calls that it serves. All methods belong to one event loop.
 
     shares_process  somebody else lives here too, so what the process takes is not what the model takes
+    lost            called with what CUDA says when it answers nothing any more in this process
     """
 
-    def __init__(self, send: Callable[[ToGateway], None], *, shares_process: bool = False) -> None:
+    def __init__(
+        self,
+        send: Callable[[ToGateway], None],
+        *,
+        shares_process: bool = False,
+        lost: Callable[[str], None] = lambda why: None,
+    ) -> None:
         self._send = send
         self._shares_process = shares_process
+        self._lost = lost
         self._model: BatchModel | EngineModel | None = None
         self._serving: _Serving | None = None
         self._decoder: msgspec.msgpack.Decoder[Any] | None = None
@@ -216,8 +224,8 @@ class ModelHost:
             self._send(LoadFailed(error.info()))
             return
         except Exception as error:  # noqa: BLE001  whatever an engine raises means that it did not load
-            name = type(error).__name__
-            self._send(LoadFailed(ModelLoadError(f"the engine refused the model: {name}: {error}").info()))
+            refused = ModelLoadError(f"the engine refused the model: {type(error).__name__}: {error}")
+            self._send(LoadFailed((OutOfMemory.of(error) or refused).info()))
             return
         self._send(loaded)
 
@@ -261,6 +269,8 @@ class ModelHost:
             self._send(_done(call, outcome))
         else:
             self._send(Failed(call, error_info(outcome)))
+        if isinstance(outcome, BaseException) and (why := _lost_gpu(outcome)) is not None:
+            self._lost(why)
 
     def _measure(self) -> None:
         self._measuring = None
@@ -358,9 +368,19 @@ def error_info(error: BaseException) -> ErrorInfo:
     """Any exception as an error that can cross to the caller."""
     if isinstance(error, ModelComposeError):
         return error.info()
-    if isinstance(error, MemoryError):
-        return OutOfMemory.of(error).info()
-    return EngineError(f"{type(error).__name__}: {error}").info()
+    known = OutOfMemory.of(error) or EngineError(f"{type(error).__name__}: {error}")
+    return known.info()
+
+
+def _lost_gpu(error: BaseException) -> str | None:
+    """What CUDA says when it is lost to this process, as it is behind any error but one of memory."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        if isinstance(seen, RuntimeError) and "CUDA error: " in text and "out of memory" not in text:
+            return text.splitlines()[0]
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def named(name: str) -> Any:

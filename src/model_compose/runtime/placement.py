@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from model_compose.drivers.contract import DeviceMemory
 from model_compose.errors import ModelComposeError, ModelLoadError
 from model_compose.runtime.model import Model
 
@@ -25,12 +26,22 @@ LINGER_PER_LOAD: Final = 0.1
 class Placement:
     """Models and the memory that they share.
 
-    budgets  bytes by memory pool; a pool that is not named is unlimited
+    budgets  bytes by memory pool that they may take, whatever there is; a pool that is neither named here
+             nor known by `seen` is unlimited
     """
 
     def __init__(self, models: Sequence[Model], budgets: Mapping[str, int]) -> None:
         self._models = models
-        self._budgets = budgets
+        self._budgets = dict(budgets)
+        self._devices: dict[str, int] = {}  # bytes that GPUs have in all
+
+    def seen(self, pool: str, memory: DeviceMemory) -> None:
+        """What a GPU has for models: what is free, and what they have taken or are about to.
+
+        The rest is taken by other programs, and by what CUDA needs for each process.
+        """
+        self._devices[pool] = memory.total
+        self._budgets[pool] = min(memory.total, memory.free + self.used(pool))
 
     def used(self, pool: str) -> int:
         """Bytes of a pool that existing workers claim."""
@@ -39,9 +50,15 @@ class Placement:
     def too_big(self, model: Model) -> ModelComposeError | None:
         """Why a model cannot be loaded even alone, if that is so."""
         for pool, budget in self._budgets.items():
-            need = model.size.get(pool, 0)
-            if need > budget:
-                name = model.plan.name
+            need, name = model.size.get(pool, 0), model.plan.name
+            if pool in self._devices:
+                # Other programs may end: what they have is no reason for an error.
+                if need > self._devices[pool]:
+                    return ModelLoadError(
+                        f"`{name}` needs {_gib(need)} of `{pool}`, which has {_gib(self._devices[pool])}",
+                        hint="choose a smaller model, quantization or context length",
+                    )
+            elif need > budget:
                 return ModelLoadError(
                     f"`{name}` needs {_gib(need)} of {pool} memory, and the limit is {_gib(budget)}",
                     hint="raise `memory_limit`, or choose a smaller model, quantization or context length",
@@ -55,18 +72,40 @@ class Placement:
         """
         gone = set(map(id, without))
         for pool, budget in self._budgets.items():
+            need = model.size.get(pool, 0)
             used = sum(
                 m.size.get(pool, 0)
                 for m in self._models
                 if m.alive and id(m) not in gone and not (soon and (m.leaving or m.draining))
             )
-            if used + model.size.get(pool, 0) > budget:
+            # Alone on a GPU it is loaded, whatever other programs had there when that was asked.
+            if used + need > budget and (pool not in self._devices or (need and used)):
                 return False
         return True
 
+    def was_too_little(self, model: Model) -> bool:
+        """What was free did not suffice to load a model; -> whether there would be more without others.
+
+        Of a GPU it needs more than was there, then, whatever was estimated.
+        """
+        others = [m for m in self._models if m.alive and m is not model]
+        hope = False
+        for pool in model.size or self._devices:
+            taken = sum(m.size.get(pool, 0) for m in others)
+            hope = hope or taken > 0
+            if taken and pool in self._devices:
+                least = min(self._budgets[pool] - taken + 1, self._devices[pool])
+                model.size[pool] = max(model.size.get(pool, 0), least)
+        return hope
+
     def outgrown(self) -> Model | None:
-        """The next model that must go because a budget is exceeded: measured sizes may be above estimates."""
+        """The next model that must go because a budget is exceeded: measured sizes may be above estimates.
+
+        What is in the memory of a GPU fits there, and stays.
+        """
         for pool, budget in self._budgets.items():
+            if pool in self._devices:
+                continue
             staying = [m for m in self._models if m.alive and not (m.leaving or m.draining)]
             if sum(m.size.get(pool, 0) for m in staying) <= budget:
                 continue

@@ -431,7 +431,7 @@ class ModelPool:
                 loaded.info = info
                 now = self._loop.time()
                 self._lease(self._leases.add(loaded.name, info.threads, elastic=info.elastic, now=now))
-                self._on(events.Loaded(loaded.name, info.slots, memory))
+                self._on(events.Loaded(loaded.name, info.slots, memory, info.devices))
             case messages.LoadFailed(error):
                 self._on(events.LoadFailed(loaded.name, revive(error)))
             case messages.Measured(memory, metrics):

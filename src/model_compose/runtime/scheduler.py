@@ -16,7 +16,7 @@ Rules
 - A crash fails what had begun to answer. What had given nothing yet runs once more, *alone*, so that
   a request that kills its worker takes nobody with it a second time. Restarts back off; after
   `MAX_CRASHES` in a row, without a request served in between, the model is `failed` until somebody
-  asks for it with `Want`.
+  asks for it with `Want`. So it is with a load for which memory did not suffice beside others.
 - Every call that was submitted ends exactly once: `Ended` by the worker, or a `Fail` effect, or a
   `Cancel` by its caller.
 """
@@ -29,7 +29,7 @@ from typing import Final
 
 import msgspec
 
-from model_compose.errors import ModelComposeError, ModelUnavailable, Overloaded, WorkerDied
+from model_compose.errors import ModelComposeError, ModelUnavailable, OutOfMemory, Overloaded, WorkerDied
 from model_compose.runtime.events import (
     Began,
     Cancel,
@@ -135,15 +135,14 @@ class Scheduler:
                     self._calls[call].began = True
             case Ended(call):
                 self._ended(call, now)
-            case Loaded(name, slots, size):
-                self._loaded(self._models[name], slots, size, now)
+            case Loaded(name):
+                self._loaded(self._models[name], event, now)
             case Fetched(name, size):
                 self._fetched(self._models[name], size)
             case Measured(name, size):
                 self._models[name].measured(size)
             case LoadFailed(name, error):
-                if not self._models[name].leaving:
-                    self._give_up(self._models[name], error, effects)
+                self._load_failed(self._models[name], error, now, effects)
             case Exited(name, error):
                 self._exited(self._models[name], error, now, effects)
             case Want(name):
@@ -196,15 +195,28 @@ class Scheduler:
         if size:
             model.size = dict(size)
 
-    def _loaded(self, model: Model, slots: int, size: Mapping[str, int], now: float) -> None:
+    def _loaded(self, model: Model, event: Loaded, now: float) -> None:
         if model.leaving:  # it was told to go while it loaded
             return
         model.state = "ready"
-        model.slots = max(1, min(slots, model.plan.max_active or slots))
-        model.measured(size)
+        model.slots = max(1, min(event.slots, model.plan.max_active or event.slots))
+        model.measured(event.size)
+        for pool, memory in event.devices.items():
+            self._placement.seen(pool, memory)
         model.wanted = False
         model.load_took = now - model.load_began
         model.ready_since = model.used_at = now
+
+    def _load_failed(self, model: Model, error: ModelComposeError, now: float, effects: list[Effect]) -> None:
+        if model.leaving:
+            return
+        if isinstance(error, OutOfMemory) and self._placement.was_too_little(model):
+            model.wanted = model.wanted or model.plan.preload
+            self._failed_again(model, error, now, effects)
+            if model.state != "failed":
+                self._unload(model, effects)
+        else:
+            self._give_up(model, error, effects)
 
     def _exited(
         self, model: Model, error: ModelComposeError | None, now: float, effects: list[Effect]
@@ -220,13 +232,19 @@ class Scheduler:
             self._fail_queue(model, effects)
         if asked or model.state == "failed":
             return
-        model.crashes += 1
-        model.error = died
-        if model.crashes >= MAX_CRASHES:
-            self._give_up(model, died, effects)
-            return
         model.wanted = (model.wanted or model.plan.preload) and not model.held_off
-        model.retry_at = now + min(FIRST_BACKOFF_S * 2 ** (model.crashes - 1), MAX_BACKOFF_S)
+        self._failed_again(model, died, now, effects)
+
+    def _failed_again(
+        self, model: Model, error: ModelComposeError, now: float, effects: list[Effect]
+    ) -> None:
+        """Try again after a while, but not for ever."""
+        model.crashes += 1
+        model.error = error
+        if model.crashes >= MAX_CRASHES:
+            self._give_up(model, error, effects)
+        else:
+            model.retry_at = now + min(FIRST_BACKOFF_S * 2 ** (model.crashes - 1), MAX_BACKOFF_S)
 
     def _lose(self, model: Model, error: ModelComposeError, effects: list[Effect]) -> None:
         """Its worker is gone: end what had begun, queue the rest again, in order, each to run alone."""

@@ -81,7 +81,14 @@ async def serve(sock: socket.socket) -> None:
     stopped = asyncio.Event()
     outbox = Outbox(sock, loop)
     outbox.send(Hello(PROTOCOL, __version__, ".".join(map(str, sys.version_info[:3]))))
-    host = ModelHost(outbox.send)
+    lost: str | None = None
+
+    def lose(why: str) -> None:
+        nonlocal lost
+        lost = why
+        stopped.set()
+
+    host = ModelHost(outbox.send, lost=lose)
 
     def readable() -> None:
         try:
@@ -102,6 +109,9 @@ async def serve(sock: socket.socket) -> None:
 
     loop.add_reader(sock, readable)
     await stopped.wait()
+    if lost is not None:
+        print(f"the GPU is lost to this process: {lost}", file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(1)  # another process can have it; closing the model would wait for it
     await host.close()
 
 

@@ -43,7 +43,7 @@ def test_a_text_gets_the_same_vectors_in_every_batch(kind: str, tmp_path: Path) 
         alone = [vectors_of(encoder, [row])[0] for row in rows]
         encoder.pack()
         together = vectors_of(encoder, rows)
-    assert encoder._packs == (kind in PACKED)
+    assert encoder._packs == (kind in PACKED and encoder.device.type == "cpu")
     assert [len(vectors) for vectors in together] == [len(row.ids) for row in rows]
     for vectors, expected in zip(together, alone, strict=True):
         assert torch.allclose(vectors, expected, atol=1e-3 * float(expected.abs().max()))

@@ -12,7 +12,7 @@ from tests import tiny_models
 from tests.tasks.batches import load_options
 
 from model_compose.drivers.huggingface.load import load, read_config
-from model_compose.errors import ModelLoadError
+from model_compose.errors import ModelLoadError, OutOfMemory
 
 MARK = "model.embed_tokens.weight"
 
@@ -51,6 +51,26 @@ def test_a_folder_gives_its_safetensors(folder: Path) -> None:
 @pytest.mark.parametrize(("name", "expected"), [("model.safetensors", False), ("pytorch_model.bin", True)])
 def test_a_file_that_is_named_is_the_one(folder: Path, name: str, expected: bool) -> None:
     assert marked(folder / name) is expected
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), OutOfMemory),
+        (RuntimeError("the weights are those of a fish"), ModelLoadError),
+    ],
+    ids=["memory", "anything else"],
+)
+def test_memory_that_does_not_suffice_for_weights_is_told_from_weights_that_are_wrong(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: type[Exception]
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fails)
+    with pytest.raises(expected) as caught:
+        marked(folder)
+    assert type(caught.value) is expected
 
 
 def test_pytorch_weights_have_one_name(folder: Path) -> None:

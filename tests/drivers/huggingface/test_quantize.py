@@ -338,6 +338,7 @@ def test_bytes_count_what_is_there_once() -> None:
     assert quantized_bytes(small) == 512 * 64 // 2 + 512 * 64 // 32 * 2 * 2
 
 
+@pytest.mark.cpu
 @pytest.mark.skipif(not Path("/proc/self/statm").exists() or not X86, reason="reads the memory of Linux")
 def test_packed_bytes_are_what_fbgemm_really_takes() -> None:
     """Weights are filled up to 512 input features: 576 of them take the room of 1024."""

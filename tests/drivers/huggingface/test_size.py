@@ -12,10 +12,23 @@ import pytest
 from safetensors.numpy import save_file
 
 from model_compose.drivers.contract import LoadOptions, Quantization
-from model_compose.drivers.huggingface.size import LEAST_CACHE_BYTES, PROCESS_BYTES, estimate
+from model_compose.drivers.huggingface import size
+from model_compose.drivers.huggingface.size import (
+    CONTEXT_BYTES,
+    GPU_PROCESS_BYTES,
+    LEAST_CACHE_BYTES,
+    PROCESS_BYTES,
+    estimate,
+)
 from model_compose.sources.spec import LoadedSource
 
 NUMBERS = 3_000_000
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without one."""
+    monkeypatch.setattr(size, "gpu_expected", lambda: False)
 
 
 @pytest.fixture
@@ -27,8 +40,8 @@ def folder(tmp_path: Path) -> Path:
 
 def bytes_of(path: Path, task: str = "text-embedding", **more: Any) -> dict[str, int]:
     files = [path] if path.is_file() else list(path.iterdir())
-    size = sum(file.stat().st_size for file in files)
-    source = LoadedSource(path=str(path), format=None, revision=None, origin="x", size_bytes=size)
+    stored = sum(file.stat().st_size for file in files)
+    source = LoadedSource(path=str(path), format=None, revision=None, origin="x", size_bytes=stored)
     return estimate(LoadOptions(task=task, source=source, threads=1, scratch="", **more))
 
 
@@ -56,7 +69,14 @@ def test_generation_keeps_keys_and_values(folder: Path) -> None:
 
 
 def test_on_a_gpu_the_weights_count_there(folder: Path) -> None:
-    assert bytes_of(folder, device="cuda:1") == {"host": PROCESS_BYTES, "cuda:1": NUMBERS * 2}
+    there = NUMBERS * 2 + CONTEXT_BYTES
+    assert bytes_of(folder, device="cuda:1") == {"host": GPU_PROCESS_BYTES, "cuda:1": there}
+
+
+def test_auto_is_a_gpu_where_there_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size, "gpu_expected", lambda: True)
+    assert bytes_of(folder) == bytes_of(folder, device="cuda") == bytes_of(folder, device="cuda:0")
+    assert bytes_of(folder, device="cpu")["host"] > NUMBERS * 4
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 20, b"\x02\0\0\0\0\0\0\0[]", b"\x04\0\0\0\0\0\0\0null"])

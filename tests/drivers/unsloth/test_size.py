@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from model_compose.drivers.contract import LoadedAdapter, LoadOptions, Quantization
-from model_compose.drivers.huggingface.size import LEAST_CACHE_BYTES, PROCESS_BYTES
+from model_compose.drivers.huggingface.size import (
+    CONTEXT_BYTES,
+    GPU_PROCESS_BYTES,
+    LEAST_CACHE_BYTES,
+    PROCESS_BYTES,
+)
 from model_compose.drivers.unsloth.size import KEPT, MORE_BYTES, estimate
 from model_compose.sources.spec import LoadedSource
 
@@ -54,4 +59,5 @@ def test_blends_of_adapters_stay_in_memory(folder: Path) -> None:
 
 def test_on_a_gpu_they_are_there(folder: Path) -> None:
     found = estimated(folder, device="cuda:1", precision="float32")
-    assert found == {"host": PROCESS_BYTES + MORE_BYTES, "cuda:1": STORED + LEAST_CACHE_BYTES}
+    there = STORED + LEAST_CACHE_BYTES + CONTEXT_BYTES
+    assert found == {"host": GPU_PROCESS_BYTES + MORE_BYTES, "cuda:1": there}

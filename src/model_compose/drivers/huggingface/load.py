@@ -148,7 +148,9 @@ def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any =
         try:
             model, told = getattr(transformers, auto).from_pretrained(files.folder, **given)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise ModelLoadError(
+            from model_compose.drivers.huggingface.memory import out_of_memory
+
+            raise out_of_memory(error, device) or ModelLoadError(
                 f"transformers cannot load `{options.source.origin}`: {_first_line(error)}"
             ) from error
     require_all(told, options.source.origin, auto)

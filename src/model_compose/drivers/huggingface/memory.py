@@ -17,6 +17,7 @@ from typing import Final
 
 import torch
 
+from model_compose.drivers.contract import DeviceMemory
 from model_compose.errors import OutOfMemory
 
 #: Texts of a RuntimeError: the CPU's allocator, CUDA below the allocator, cuBLAS, and Metal.
@@ -113,6 +114,12 @@ def taken() -> dict[str, int]:
         return {}
     held = {f"cuda:{i}": torch.cuda.memory_reserved(i) for i in range(torch.cuda.device_count())}
     return {pool: n_bytes for pool, n_bytes in held.items() if n_bytes}
+
+
+def devices() -> dict[str, DeviceMemory]:
+    """The GPUs that hold something of this process; asking others would take memory of them."""
+    found = {pool: torch.cuda.mem_get_info(pool) for pool in taken()}
+    return {pool: DeviceMemory(total, free) for pool, (free, total) in found.items()}
 
 
 def _bytes(found: re.Match[str] | None) -> int | None:

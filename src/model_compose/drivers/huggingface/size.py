@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,9 @@ from model_compose.drivers.huggingface.spec import HuggingFaceOptions
 
 #: Python, torch and transformers.
 PROCESS_BYTES: Final = 450 << 20
+#: The same where torch was built for CUDA, and what CUDA takes of the GPU for each process.
+GPU_PROCESS_BYTES: Final = 1500 << 20
+CONTEXT_BYTES: Final = 750 << 20
 LEAST_CACHE_BYTES: Final = 1 << 30
 _MIB: Final = 1 << 20
 
@@ -31,18 +36,37 @@ _LONGEST_HEADER: Final = 100_000_000
 def estimate(load: LoadOptions) -> dict[str, int]:
     """Bytes by memory pool that loading this will probably take."""
     assert load.source is not None
-    on_gpu = load.device.startswith("cuda") and sys.platform != "darwin"
+    gpu = _gpu(load.device)
     precision = load.precision if load.precision in _PRECISION_BYTES else None
-    width = _PRECISION_BYTES[precision or ("float16" if on_gpu else "float32")]
+    width = _PRECISION_BYTES[precision or ("float16" if gpu else "float32")]
     numbers = _numbers(Path(load.source.path), load.source.size_bytes)
     each = _QUANTIZED_BYTES[load.quantization.type] if load.quantization else float(width)
     weights = stored_if_quantized(Path(load.source.path)) or int(numbers * each)
     weights += sum(adapter.source.size_bytes for adapter in load.adapters)
     options = msgspec.convert(load.options, HuggingFaceOptions)
     cache = cache_bytes(options, weights) if load.task in ("text-generation", "chat-completion") else 0
-    if not on_gpu:
+    if gpu is None:
         return {"host": weights + cache + PROCESS_BYTES}
-    return {"host": PROCESS_BYTES, load.device if ":" in load.device else "cuda:0": weights + cache}
+    return {"host": GPU_PROCESS_BYTES, gpu: weights + cache + CONTEXT_BYTES}
+
+
+def _gpu(device: str) -> str | None:
+    """The GPU that a device means, as far as can be told without torch; None where it is none."""
+    if device == "auto":
+        return "cuda:0" if gpu_expected() else None
+    if not device.startswith("cuda") or sys.platform == "darwin":
+        return None
+    return device if ":" in device else "cuda:0"
+
+
+def gpu_expected() -> bool:
+    """Whether torch will probably find an NVIDIA GPU: one is there, and this torch is not built for CPUs."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not Path("/dev/nvidia0").exists():
+        return False
+    try:
+        return not version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return True  # it is in another environment
 
 
 def stored_if_quantized(path: Path) -> int | None:

@@ -24,6 +24,7 @@ from model_compose.config.spec import fields_of
 from model_compose.drivers.contract import LoadOptions, LoadProgress, Quantization
 from model_compose.drivers.huggingface import quantize
 from model_compose.drivers.huggingface.load import choose_device, choose_dtype
+from model_compose.drivers.huggingface.memory import memory_guarded
 from model_compose.errors import DriverMissing, ModelLoadError
 from model_compose.tasks.image_generation.families import Family, Index, read_index
 
@@ -107,7 +108,7 @@ class Pipeline:
             "width": what.width,
             "height": what.height,
             "num_inference_steps": what.steps,
-            # Numbers of chance come from the CPU everywhere, so a seed means the same on every device.
+            # Numbers of chance come from the CPU, so a seed means the same on every device.
             "generator": [torch.Generator("cpu").manual_seed(seed) for seed in what.seeds],
             "callback_on_step_end": after_step,
             "output_type": "np",
@@ -142,12 +143,16 @@ def load_pipeline(options: LoadOptions, progress: LoadProgress) -> Pipeline:
     dtype = choose_dtype(options.precision, device, _stored(folder / index.family.denoiser))
     pipe = _load(folder, index, dtype, options, device, progress)
     pipe.set_progress_bar_config(disable=True)
+    from model_compose.drivers.huggingface.noise import draw_in_float32  # imports diffusers, which is there
+
+    draw_in_float32(pipe)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
     details = {"architecture": index.family.name, "precision": str(dtype).removeprefix("torch.")}
     if not own.cpu_offload:
-        pipe.to(device)
+        with memory_guarded(device):
+            pipe.to(device)
     if options.quantization is not None:
         denoiser = getattr(pipe, index.family.denoiser)
         how = quantize.after_loading(denoiser, options.quantization, device)

@@ -23,7 +23,7 @@ from torch import Tensor
 from model_compose.drivers.alone import warm_up
 from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, ModelInfo, Outcome, Step
 from model_compose.drivers.huggingface.load import choose_device
-from model_compose.drivers.huggingface.memory import taken
+from model_compose.drivers.huggingface.memory import devices, taken
 from model_compose.errors import Cancelled, DriverMissing, EngineError, InvalidInput, ModelLoadError
 from model_compose.tasks.image_upscale.canvas import Canvas, Original, in_16_bits, wanted_size
 from model_compose.tasks.image_upscale.passing import number_format, own_options, passing
@@ -68,6 +68,9 @@ class LatentUpscaler:
         self._pipeline.to(self._device, dtype)
         progress("weights", 1, 1)
         self._pipeline.set_progress_bar_config(disable=True)
+        from model_compose.drivers.huggingface.noise import draw_in_float32  # imports diffusers
+
+        draw_in_float32(self._pipeline)
         self._eta = "eta" in inspect.signature(self._pipeline.scheduler.step).parameters
         self._factor = _halvings(self._pipeline.vqvae)
         self._multiple = _halvings(self._pipeline.unet)
@@ -84,6 +87,7 @@ class LatentUpscaler:
             slots=1,
             threads=options.threads if on_cpu else 1,
             elastic=on_cpu,
+            devices=devices(),
             details={
                 "architecture": f"{_PIPELINE}, {self._factor}x",
                 "device": str(self._device),

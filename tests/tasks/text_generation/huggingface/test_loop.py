@@ -41,7 +41,7 @@ def request(prompt: str, **more: Any) -> TextGeneration:
 @torch.inference_mode()
 def reference(model: Any, prompt: str, **more: Any) -> str:
     """What the library says to a prompt by itself."""
-    ids = model.tokenizer(prompt, return_tensors="pt").input_ids
+    ids = model.tokenizer(prompt, return_tensors="pt").input_ids.to(model._loaded.device)
     given = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": 2, "min_new_tokens": 1, **more}
     tokens = model._loaded.model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **given)
     new = tokens if model._loaded.config.is_encoder_decoder else tokens[:, ids.shape[1] :]

@@ -17,7 +17,7 @@ from model_compose.drivers.huggingface.load import (
     read_config,
 )
 from model_compose.drivers.huggingface.lora import Adapters, Blending
-from model_compose.drivers.huggingface.memory import taken
+from model_compose.drivers.huggingface.memory import devices, taken
 from model_compose.drivers.huggingface.size import cache_bytes
 from model_compose.drivers.huggingface.text import tokens_of
 from model_compose.errors import InvalidInput, ModelLoadError, RequestTooLong
@@ -142,6 +142,7 @@ class Generator:
             threads=options.threads if on_cpu else 1,
             elastic=on_cpu,
             context_length=self._context,
+            devices=devices(),
             details={**loaded.details, "batching": batching, **self._details()},
         )
 
