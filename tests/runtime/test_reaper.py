@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,28 @@ async def test_a_gateway_that_is_killed_leaves_no_process_and_no_folder(
     for pid in pids:
         await eventually(lambda pid=pid: gone(pid), f"process {pid} ended")  # type: ignore[misc]
     await eventually(lambda: not Path(scratch).exists(), "the scratch folder is removed")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell")
+async def test_a_paused_worker_ends_with_its_gateway_even_without_a_reaper(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", GATEWAY, str(tmp_path / "never")),
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    scratch, plain, parent, child, reaper = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
+    try:
+        os.kill(plain, signal.SIGSTOP)
+        os.kill(reaper, signal.SIGKILL)
+        process.kill()
+        await process.wait()
+        for pid in (plain, parent):
+            await eventually(lambda pid=pid: gone(pid), f"process {pid} ended")  # type: ignore[misc]
+    finally:
+        os.kill(child, signal.SIGKILL)  # nobody knows of it any more
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def ignored(pid: int) -> set[int]:

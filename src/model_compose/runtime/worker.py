@@ -7,6 +7,7 @@ told to, or as soon as the gateway's end of the socket is closed.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import faulthandler
 import os
 import signal
@@ -23,6 +24,8 @@ from model_compose.runtime.messages import PROTOCOL, Frames, Hello, Stop, ToGate
 
 #: Under memory pressure the kernel shall take a worker, never the gateway.
 OOM_SCORE = 500
+#: Of `prctl`: the signal that comes when the parent ends.
+_PR_SET_PDEATHSIG = 1
 
 
 class Outbox:
@@ -115,9 +118,21 @@ async def serve(sock: socket.socket) -> None:
     await host.close()
 
 
+def _end_with_the_gateway() -> None:
+    """Have the kernel kill this process when its parent ends, even if it is paused; Linux only.
+
+    The reaper does that too, unless it is killed itself.
+    """
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (AttributeError, OSError):
+        pass  # the socket says it, once this process runs
+
+
 def main() -> None:
     """Run the worker on the socket whose number is the first argument."""
     faulthandler.enable()
+    _end_with_the_gateway()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which then ends us
     try:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
