@@ -334,13 +334,15 @@ class EngineError(ModelComposeError):
 class OutOfMemory(EngineError):
     """Memory did not suffice for this request; the model goes on with others.
 
-    `needed_bytes` is what could not be had in one piece, `free_bytes` what was there; None if unknown.
+    `needed_bytes` is what could not be had in one piece, `free_bytes` what was there, `pool` where (`host`,
+    `cuda:0`); None if unknown.
     """
 
     code = "out_of_memory"
 
     needed_bytes: int | None = None
     free_bytes: int | None = None
+    pool: str | None = None
 
     def __init__(
         self,
@@ -348,21 +350,20 @@ class OutOfMemory(EngineError):
         *,
         needed_bytes: int | None = None,
         free_bytes: int | None = None,
+        pool: str | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
-        self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
+        self.needed_bytes, self.free_bytes, self.pool = needed_bytes, free_bytes, pool
 
     @classmethod
-    def of(cls, error: BaseException) -> Self | None:
-        """What Python or PyTorch raise, which may know no more than that; None for any other error."""
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
-            return None
+    def of(cls, error: MemoryError) -> Self:
+        """Python's own, which may know no more than that."""
         why = f": {error}" if str(error) else ""
-        return cls(f"out of memory{why}", hint="shorten the request, or lower `batch_size`")
+        return cls(f"out of memory{why}", pool="host", hint="shorten the request, or lower `batch_size`")
 
     def data(self) -> dict[str, Any]:
-        return {"needed_bytes": self.needed_bytes, "free_bytes": self.free_bytes}
+        return {"needed_bytes": self.needed_bytes, "free_bytes": self.free_bytes, "pool": self.pool}
 
 
 class CommandFailed(ModelComposeError):

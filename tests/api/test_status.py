@@ -38,15 +38,16 @@ def test_an_error_says_what_a_program_needs() -> None:
 
 
 def test_memory_that_runs_out_says_how_much_there_was() -> None:
-    error = errors.OutOfMemory("out of memory on `cuda:0`", needed_bytes=10, free_bytes=5)
+    error = errors.OutOfMemory("out of memory on `cuda:0`", needed_bytes=10, free_bytes=5, pool="cuda:0")
     assert status_of(error) == 507
     assert error_body(error) == {
         "detail": "out of memory on `cuda:0`",
         "type": "out_of_memory",
         "needed_bytes": 10,
         "free_bytes": 5,
+        "pool": "cuda:0",
     }
-    assert set(error_body(errors.OutOfMemory("out of memory"))) == {"detail", "type", "hint"}
+    assert set(error_body(errors.OutOfMemory.of(MemoryError()))) == {"detail", "type", "pool", "hint"}
 
 
 def test_retry_after_is_in_whole_seconds() -> None:

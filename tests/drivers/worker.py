@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from model_compose.compose.catalog import BuiltIn
-from model_compose.drivers.contract import LoadedAdapter, LoadOptions, ModelInfo
+from model_compose.drivers.contract import DeviceMemory, LoadedAdapter, LoadOptions, ModelInfo
 from model_compose.errors import ModelComposeError, revive
 from model_compose.runtime import messages
 from model_compose.runtime.process import ProcessExecutor, Reaper
@@ -67,6 +67,7 @@ class Worker:
         self._loaded: asyncio.Future[ModelInfo] = self._loop.create_future()
         self.ended: asyncio.Future[ModelComposeError | None] = self._loop.create_future()
         self.measured: messages.Measured | None = None
+        self.devices: dict[str, DeviceMemory] | None = None
         self.info = ModelInfo(slots=1)
         self.scratch = Path(tempfile.mkdtemp(prefix="model-compose-test-"))
         self.reaper = Reaper(self.scratch)
@@ -89,7 +90,8 @@ class Worker:
 
     def message(self, message: Any) -> None:
         match message:
-            case messages.Loaded(info):
+            case messages.Loaded(info, _, devices):
+                self.devices = devices
                 self._loaded.set_result(info)
             case messages.LoadFailed(error):
                 self._loaded.set_exception(revive(error))

@@ -280,9 +280,7 @@ async def test_a_worker_that_runs_out_of_memory_goes_on() -> None:
 
 async def test_a_load_that_finds_no_memory_says_so() -> None:
     async with running(echo(implementation=f"{ODD}:Gorged")) as models:
-        with pytest.raises(
-            ModelUnavailable, match=r"out of memory: CUDA out of memory\. Tried to allocate 20"
-        ):
+        with pytest.raises(ModelUnavailable, match="out of memory: 20 GiB were asked for"):
             await models.answer("anything")
 
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 import pytest
 from tests.runtime.world import World
 
-from model_compose.errors import ModelLoadError, ModelUnavailable, Overloaded, SourceOffline, WorkerDied
+from model_compose.errors import (
+    ModelLoadError,
+    ModelUnavailable,
+    OutOfMemory,
+    Overloaded,
+    SourceOffline,
+    WorkerDied,
+)
 from model_compose.runtime.events import (
     Cancel,
     Ended,
@@ -812,14 +819,16 @@ def test_a_model_that_is_alone_on_a_gpu_is_loaded_whatever_others_had() -> None:
     assert set(place.workers) == {"b"}
 
 
-def test_what_is_larger_than_a_gpu_is_refused() -> None:
-    place = World([on_gpu("a", 2), on_gpu("b", 11)], gpu=10)
+def test_an_estimate_above_what_a_gpu_has_is_tried_alone() -> None:
+    sizes = {"a": {"cuda:0": 2}, "b": {"cuda:0": 9}, "c": {"cuda:0": 12}}
+    place = World([on_gpu("a", 2), on_gpu("b", 11), on_gpu("c", 12)], sizes=sizes, gpu=10)
     assert answered(place, "a")
-    call = place.submit("b")
+    assert answered(place, "b")
+    assert set(place.workers) == {"b"}
+    call = place.submit("c")
     place.settle()
-    assert "`b` needs" in str(place.calls[call].error)
-    assert "of `cuda:0`, which has" in str(place.calls[call].error)
-    assert set(place.workers) == {"a"}
+    assert "out of memory on `cuda:0`" in str(place.calls[call].error)
+    assert len([name for _, name in place.loads if name == "c"]) == 1
 
 
 def test_models_of_the_cpu_do_not_wait_for_a_gpu_that_is_full() -> None:
@@ -875,6 +884,41 @@ def test_so_is_one_whose_size_nobody_knows() -> None:
     place.settle()
     assert place.calls[call].error is None
     assert set(place.workers) == {"b"}
+
+
+def test_models_that_begin_together_take_turns_though_nobody_knows_yet_how_much_there_is() -> None:
+    plans = [ModelPlan(name, {"host": 1, "cuda:0": 6}) for name in "ab"]
+    place = World(plans, gpu=10)
+    for name in "ab":
+        place.tell(Want(name))
+        place.fetched(name)
+    place.finds_no_memory("a")  # both have taken half of it
+    place.finds_no_memory("b")
+    place.settle()
+    assert len(place.workers) == 1
+    for name in "abab":
+        assert answered(place, name)
+        assert set(place.workers) == {name}
+
+
+def test_memory_that_runs_out_elsewhere_sends_nobody_away() -> None:
+    for pool in ("host", "cuda:1", None):
+        place = World([on_gpu("a", 4), on_gpu("b", 4)], gpu=10)
+        assert answered(place, "a")
+        call = place.submit("b")
+        place.fetched("b")
+        place.tell(LoadFailed("b", OutOfMemory("out of memory", pool=pool)))
+        assert "out of memory" in str(place.calls[call].error)
+        place.leaves("b")
+        assert set(place.workers) == {"a"}
+
+
+def test_a_model_that_was_taken_for_one_on_a_gpu_is_none_when_its_worker_has_none() -> None:
+    s = Scheduler([on_gpu("a", 6)])
+    s.on(Submit(1, "a"), 0)
+    s.on(Fetched("a", {"host": 1, "cuda:0": 6}), 1)
+    s.on(Loaded("a", 1, {"host": 7}, {}), 2)
+    assert s.size("a") == {"host": 7}
 
 
 def test_a_wish_that_finds_no_memory_waits_for_a_request() -> None:

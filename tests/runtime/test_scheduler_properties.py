@@ -170,6 +170,38 @@ AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=40, 
 test_any_order = AnyOrder.TestCase
 
 
+@given(
+    models=st.lists(
+        st.tuples(st.integers(0, 2 * BUDGET), st.integers(0, BUDGET), st.booleans()), min_size=1, max_size=4
+    ),
+    asked=st.lists(st.integers(0, 3), max_size=8),
+    of_others=st.integers(0, BUDGET),
+)
+def test_who_fits_on_a_gpu_alone_is_served_whatever_was_estimated(
+    models: list[tuple[int, int, bool]], asked: list[int], of_others: int
+) -> None:
+    plans = [
+        ModelPlan(str(i), {"host": 0, "cuda:0": estimate}, preload=preload)
+        for i, (estimate, _, preload) in enumerate(models)
+    ]
+    sizes = {str(i): {"host": 0, "cuda:0": size} for i, (_, size, _) in enumerate(models)}
+    world = World(plans, sizes=sizes, gpu=BUDGET)
+    world.of_others = of_others
+    for plan in plans:
+        if plan.preload:
+            world.tell(Want(plan.name))
+    if not of_others:
+        world.settle()
+    for i in asked:
+        name = str(i % len(models))
+        call = world.submit(name)
+        world.settle()
+        fits = of_others + sizes[name]["cuda:0"] <= BUDGET
+        assert (world.calls[call].error is None) == fits
+        held = sum(sizes[name]["cuda:0"] for name in world.workers)
+        assert held + of_others <= BUDGET or not held
+
+
 # Time
 
 

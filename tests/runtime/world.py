@@ -116,21 +116,27 @@ class World:
         worker.slots = max(1, min(self.slots, self.plans[model].max_active or self.slots))
         self.tell(events.Loaded(model, self.slots, self.sizes[model], self._devices()))
 
-    def _devices(self) -> dict[str, DeviceMemory]:
+    def _has_room_for(self, model: str) -> bool:
+        """Whether there is as much on the GPU as a model really takes, beside the workers that are there."""
+        there = [name for name, worker in self.workers.items() if worker.ready or name == model]
+        taken = self.of_others + sum(self.sizes[name].get("cuda:0", 0) for name in there)
+        return not self.gpu or not self.sizes[model].get("cuda:0") or taken <= self.gpu
+
+    def _devices(self) -> dict[str, DeviceMemory] | None:
         """What a worker sees of the GPU, with what it has taken itself."""
         there = [name for name, worker in self.workers.items() if worker.ready]
         taken = self.of_others + sum(self.sizes[name].get("cuda:0", 0) for name in there)
-        return {"cuda:0": DeviceMemory(self.gpu, max(0, self.gpu - taken))} if self.gpu else {}
+        return {"cuda:0": DeviceMemory(self.gpu, max(0, self.gpu - taken))} if self.gpu else None
 
     def finds_no_memory(self, model: str) -> None:
-        self.tell(events.LoadFailed(model, OutOfMemory("out of memory on `cuda:0`")))
+        self.tell(events.LoadFailed(model, OutOfMemory("out of memory on `cuda:0`", pool="cuda:0")))
 
     def refuses_to_load(self, model: str) -> None:
         self.tell(events.LoadFailed(model, ModelLoadError(f"`{model}` is no model")))
 
     def grows(self, model: str, size: Mapping[str, int]) -> None:
         self.sizes[model] |= size
-        self.tell(events.Measured(model, size))
+        self.tell(events.Measured(model, size, self._devices()))
 
     def crashes(self, model: str) -> None:
         """The worker is gone without having been asked, or with an error while it was."""
@@ -182,8 +188,11 @@ class World:
             if worker.leaving:
                 self.leaves(model)
                 return True
-            if not worker.ready:
+            if not worker.ready and self._has_room_for(model):
                 self.loaded(model)
+                return True
+            if not worker.ready:
+                self.finds_no_memory(model)
                 return True
         if self.wakes:
             self.wake()

@@ -253,8 +253,8 @@ def _size(declared: int | None, options: LoadOptions, driver: DriverSpec) -> dic
 def _pool(device: str, estimate: Mapping[str, int]) -> str:
     """The memory that a device computes in; where the driver chooses the device, it estimates that too."""
     match device.partition(":")[0]:
-        case "auto":
-            return max(estimate, key=lambda pool: estimate[pool], default="host")
+        case "auto":  # a driver that takes a GPU for the likely place names it beside the RAM
+            return next((pool for pool in estimate if pool != "host"), "host")
         case "cpu" | "mps":  # on a Mac the GPU shares what there is
             return "host"
         case _:

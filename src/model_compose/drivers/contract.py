@@ -99,7 +99,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     elastic         it can change that number while it is loaded (`Step.threads`, `EngineModel.lease`)
     context_length  tokens of prompt and completion that one request may have
     lists           one call may carry several requests; the runtime says so of every `BatchModel`
-    devices         memory of the GPUs that it could use, by pool (`cuda:0`), once it is loaded
     details         shown by `ps`: quantization, device, ...
     """
 
@@ -108,7 +107,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     elastic: bool = False
     context_length: int | None = None
     lists: bool = False
-    devices: dict[str, DeviceMemory] = {}
     details: dict[str, str] = {}
 
 

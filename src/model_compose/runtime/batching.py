@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from model_compose.drivers.contract import BatchModel, Item, ModelInfo, Outcome
 from model_compose.errors import Cancelled, EngineError, OutOfMemory
 from model_compose.runtime.batch import Batcher, Row, Wait
+from model_compose.runtime.memory import out_of_memory
 from model_compose.runtime.messages import Call, Leased, ToGateway
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class BatchLoop:
         except OutOfMemory as error:
             return _bare(error)
         except Exception as error:  # noqa: BLE001  the batch fails; the worker goes on
-            return OutOfMemory.of(error) or [error] * len(items)
+            return out_of_memory(error) or [error] * len(items)
         return raws
 
     def _finish(self, call: int, pending: _Pending) -> None:
@@ -241,7 +242,11 @@ class BatchLoop:
 def _bare(error: OutOfMemory) -> OutOfMemory:
     """The error without its traceback: the frames in it hold the tensors that took the memory."""
     return OutOfMemory(
-        error.message, needed_bytes=error.needed_bytes, free_bytes=error.free_bytes, hint=error.hint
+        error.message,
+        needed_bytes=error.needed_bytes,
+        free_bytes=error.free_bytes,
+        pool=error.pool,
+        hint=error.hint,
     )
 
 

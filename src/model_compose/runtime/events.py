@@ -39,19 +39,23 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A model answers; `size` is what was measured of it, and `devices` of the GPUs that it is on."""
+    """A model answers; `size` is what was measured of it, and `devices` the GPUs that it is on.
+
+    They are empty if its worker can use none, and None if nobody knows.
+    """
 
     model: str
     slots: int
     size: Mapping[str, int]
-    devices: Mapping[str, DeviceMemory] = {}
+    devices: Mapping[str, DeviceMemory] | None = None
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """A loaded model was measured again, in these pools."""
+    """A loaded model was measured again, in these pools, and the GPUs that it is on."""
 
     model: str
     size: Mapping[str, int]
+    devices: Mapping[str, DeviceMemory] | None = None
 
 
 class LoadFailed(msgspec.Struct, frozen=True):

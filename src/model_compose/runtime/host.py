@@ -25,10 +25,9 @@ from model_compose.errors import (
     ErrorInfo,
     ModelComposeError,
     ModelLoadError,
-    OutOfMemory,
 )
 from model_compose.runtime.batching import BatchLoop
-from model_compose.runtime.memory import resident_bytes
+from model_compose.runtime.memory import devices, out_of_memory, resident_bytes
 from model_compose.runtime.messages import (
     PROTOCOL,
     Call,
@@ -55,6 +54,18 @@ from model_compose.runtime.messages import (
 MEASURE_EVERY_S = 5.0
 #: How often a load says how far it is, within a stage.
 REPORT_EVERY_S = 0.2
+#: Errors of CUDA behind which every call of it fails, until the process has ended.
+_STAYS = (
+    "device-side assert",
+    "illegal memory access",
+    "illegal instruction",
+    "illegal address",
+    "invalid address space",
+    "misaligned address",
+    "unspecified launch failure",
+    "launch timed out",
+    "uncorrectable ECC",
+)
 
 
 class LoadReports:
@@ -222,13 +233,13 @@ class ModelHost:
             async with self._turn or contextlib.nullcontext():
                 info = await self._load_model(model, message.options)
             self._model = model
-            loaded = Loaded(info, self._memory())
+            loaded = Loaded(info, self._memory(), devices())
         except ModelComposeError as error:
             self._send(LoadFailed(error.info()))
             return
         except Exception as error:  # noqa: BLE001  whatever an engine raises means that it did not load
             refused = ModelLoadError(f"the engine refused the model: {type(error).__name__}: {error}")
-            self._send(LoadFailed((OutOfMemory.of(error) or refused).info()))
+            self._send(LoadFailed((out_of_memory(error) or refused).info()))
             return
         self._send(loaded)
 
@@ -278,7 +289,7 @@ class ModelHost:
     def _measure(self) -> None:
         self._measuring = None
         metrics = getattr(self._model, "metrics", None)
-        self._send(Measured(self._memory(), dict(metrics()) if metrics else {}))
+        self._send(Measured(self._memory(), dict(metrics()) if metrics else {}, devices()))
         if self._sinks:
             self._measuring = asyncio.get_running_loop().call_later(MEASURE_EVERY_S, self._measure)
 
@@ -371,16 +382,16 @@ def error_info(error: BaseException) -> ErrorInfo:
     """Any exception as an error that can cross to the caller."""
     if isinstance(error, ModelComposeError):
         return error.info()
-    known = OutOfMemory.of(error) or EngineError(f"{type(error).__name__}: {error}")
+    known = out_of_memory(error) or EngineError(f"{type(error).__name__}: {error}")
     return known.info()
 
 
 def _lost_gpu(error: BaseException) -> str | None:
-    """What CUDA says when it is lost to this process, as it is behind any error but one of memory."""
+    """What CUDA says behind which it answers nothing any more in this process."""
     seen: BaseException | None = error
     while seen is not None:
         text = str(seen)
-        if isinstance(seen, RuntimeError) and "CUDA error: " in text and "out of memory" not in text:
+        if isinstance(seen, RuntimeError) and "CUDA error: " in text and any(each in text for each in _STAYS):
             return text.splitlines()[0]
         seen = seen.__cause__ or seen.__context__
     return None

@@ -1,4 +1,4 @@
-"""How much memory does this process, and does this machine, have?"""
+"""How much memory does this process, and does this machine, have, and did it run out?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,29 @@ import os
 import resource
 import sys
 from pathlib import Path
+
+from model_compose.drivers.contract import DeviceMemory
+from model_compose.errors import OutOfMemory
+
+
+def out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """The error as ours if it says that memory ran out, as Python or PyTorch do; None for any other."""
+    if "torch" in sys.modules:
+        from model_compose.drivers.huggingface import memory
+
+        return memory.out_of_memory(error)
+    if isinstance(error, OutOfMemory):
+        return error
+    return OutOfMemory.of(error) if isinstance(error, MemoryError) else None
+
+
+def devices() -> dict[str, DeviceMemory] | None:
+    """The GPUs that this process is on, if PyTorch is there to say it; empty if there are none."""
+    if "torch" not in sys.modules:
+        return None
+    from model_compose.drivers.huggingface import memory
+
+    return memory.devices()
 
 
 def resident_bytes() -> int:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from model_compose.drivers.contract import LoadOptions, ModelInfo
+from model_compose.drivers.contract import DeviceMemory, LoadOptions, ModelInfo
 from model_compose.errors import ErrorInfo
 from model_compose.types import FinishReason, Usage
 
@@ -94,10 +94,13 @@ class Loaded(_Message, frozen=True, tag="loaded"):
     """The model answers requests. `memory` is what it takes, in bytes by pool (`host`, `cuda:0`).
 
     A pool that is not named could not be measured.
+
+    devices  the GPUs that the worker is on; empty if it can use none, None if nobody knows
     """
 
     info: ModelInfo
     memory: dict[str, int]
+    devices: dict[str, DeviceMemory] | None = None
 
 
 class LoadFailed(_Message, frozen=True, tag="load_failed"):
@@ -148,6 +151,7 @@ class Measured(_Message, frozen=True, tag="measured"):
 
     memory: dict[str, int]
     metrics: dict[str, float]
+    devices: dict[str, DeviceMemory] | None = None
 
 
 ToGateway = Hello | Loading | Loaded | LoadFailed | Chunk | Progress | Done | Failed | Leased | Measured

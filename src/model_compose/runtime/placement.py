@@ -6,6 +6,7 @@ go first, the least recently used of them before others; a busy one may go when 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -51,14 +52,8 @@ class Placement:
         """Why a model cannot be loaded even alone, if that is so."""
         for pool, budget in self._budgets.items():
             need, name = model.size.get(pool, 0), model.plan.name
-            if pool in self._devices:
-                # Other programs may end: what they have is no reason for an error.
-                if need > self._devices[pool]:
-                    return ModelLoadError(
-                        f"`{name}` needs {_gib(need)} of `{pool}`, which has {_gib(self._devices[pool])}",
-                        hint="choose a smaller model, quantization or context length",
-                    )
-            elif need > budget:
+            # Of a GPU an estimate may be too high: alone there it is tried, and CUDA says it better.
+            if need > budget and pool not in self._devices:
                 return ModelLoadError(
                     f"`{name}` needs {_gib(need)} of {pool} memory, and the limit is {_gib(budget)}",
                     hint="raise `memory_limit`, or choose a smaller model, quantization or context length",
@@ -83,20 +78,19 @@ class Placement:
                 return False
         return True
 
-    def was_too_little(self, model: Model) -> bool:
-        """What was free did not suffice to load a model; -> whether there would be more without others.
+    def was_too_little(self, model: Model, pool: str | None) -> bool:
+        """A GPU had too little memory left to load a model; -> whether there would be more without others.
 
-        Of a GPU it needs more than was there, then, whatever was estimated.
+        It needs more than was there, then, whatever was estimated.
         """
-        others = [m for m in self._models if m.alive and m is not model]
-        hope = False
-        for pool in model.size or self._devices:
-            taken = sum(m.size.get(pool, 0) for m in others)
-            hope = hope or taken > 0
-            if taken and pool in self._devices:
-                least = min(self._budgets[pool] - taken + 1, self._devices[pool])
-                model.size[pool] = max(model.size.get(pool, 0), least)
-        return hope
+        taken = sum(m.size.get(pool, 0) for m in self._models if m.alive and m is not model) if pool else 0
+        if not taken or pool is None or pool == "host":
+            return False
+        # Where nobody has said yet how much there is, it is no more than what others have.
+        budget = self._budgets.setdefault(pool, taken)
+        total = self._devices.setdefault(pool, sys.maxsize)
+        model.size[pool] = max(model.size.get(pool, 0), min(budget - taken + 1, total), 1)
+        return True
 
     def outgrown(self) -> Model | None:
         """The next model that must go because a budget is exceeded: measured sizes may be above estimates.

@@ -428,16 +428,16 @@ class ModelPool:
                 if self._scheduler.state(loaded.name) == "loading":  # a thread may report behind the end
                     loaded.stage = LoadStage(stage, done, total)
                     self._observer.loading(loaded.name, loaded.stage)
-            case messages.Loaded(info, memory):
+            case messages.Loaded(info, memory, devices):
                 loaded.info = info
                 now = self._loop.time()
                 self._lease(self._leases.add(loaded.name, info.threads, elastic=info.elastic, now=now))
-                self._on(events.Loaded(loaded.name, info.slots, memory, info.devices))
+                self._on(events.Loaded(loaded.name, info.slots, memory, devices))
             case messages.LoadFailed(error):
                 self._on(events.LoadFailed(loaded.name, revive(error)))
-            case messages.Measured(memory, metrics):
+            case messages.Measured(memory, metrics, devices):
                 loaded.metrics = metrics
-                self._on(events.Measured(loaded.name, memory))
+                self._on(events.Measured(loaded.name, memory, devices))
             case messages.Leased(threads):
                 self._lease(self._leases.leased(loaded.name, threads, self._loop.time()))
 

@@ -139,8 +139,8 @@ class Scheduler:
                 self._loaded(self._models[name], event, now)
             case Fetched(name, size):
                 self._fetched(self._models[name], size)
-            case Measured(name, size):
-                self._models[name].measured(size)
+            case Measured(name):
+                self._measured(self._models[name], event)
             case LoadFailed(name, error):
                 self._load_failed(self._models[name], error, now, effects)
             case Exited(name, error):
@@ -200,17 +200,22 @@ class Scheduler:
             return
         model.state = "ready"
         model.slots = max(1, min(event.slots, model.plan.max_active or event.slots))
-        model.measured(event.size)
-        for pool, memory in event.devices.items():
-            self._placement.seen(pool, memory)
+        self._measured(model, event)
         model.wanted = False
         model.load_took = now - model.load_began
         model.ready_since = model.used_at = now
 
+    def _measured(self, model: Model, event: Loaded | Measured) -> None:
+        model.measured(event.size)
+        if event.devices == {}:  # it was taken for one that would be on a GPU
+            model.size = {pool: n for pool, n in model.size.items() if pool in event.size or pool == "host"}
+        for pool, memory in (event.devices or {}).items():
+            self._placement.seen(pool, memory)
+
     def _load_failed(self, model: Model, error: ModelComposeError, now: float, effects: list[Effect]) -> None:
         if model.leaving:
             return
-        if isinstance(error, OutOfMemory) and self._placement.was_too_little(model):
+        if isinstance(error, OutOfMemory) and self._placement.was_too_little(model, error.pool):
             model.wanted = model.wanted or model.plan.preload
             self._failed_again(model, error, now, effects)
             if model.state != "failed":

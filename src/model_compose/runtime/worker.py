@@ -7,6 +7,7 @@ told to, or as soon as the gateway's end of the socket is closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -26,6 +27,7 @@ from model_compose.runtime.messages import PROTOCOL, Frames, Hello, Stop, ToGate
 OOM_SCORE = 500
 #: Of `prctl`: the signal that comes when the parent ends.
 _PR_SET_PDEATHSIG = 1
+_LAST_WORDS_S = 0.2
 
 
 class Outbox:
@@ -56,6 +58,13 @@ class Outbox:
             elif not self._write():
                 self._flushing = True
                 self._loop.call_soon_threadsafe(self._loop.add_writer, self._socket, self._flush)
+
+    def finish(self, within_s: float) -> None:
+        """Write what is left, and wait for a reader that is behind; nothing may be sent any more."""
+        with self._lock:
+            self._socket.settimeout(within_s)
+            with contextlib.suppress(OSError):
+                self._socket.sendall(self._backlog)
 
     def _write(self) -> bool:
         """Write what the socket takes now; -> whether that was all."""
@@ -104,6 +113,8 @@ async def serve(sock: socket.socket) -> None:
             # Nobody is left to serve, and an engine thread may be deep in a computation.
             os._exit(1)
         for body in frames.feed(piece):
+            if lost is not None:
+                return  # the next process gets it
             message = decoder.decode(body)
             if isinstance(message, Stop):
                 stopped.set()
@@ -114,6 +125,8 @@ async def serve(sock: socket.socket) -> None:
     await stopped.wait()
     if lost is not None:
         print(f"the GPU is lost to this process: {lost}", file=sys.stderr, flush=True)  # noqa: T201
+        await asyncio.sleep(_LAST_WORDS_S)  # others of the same pass hear of it too
+        outbox.finish(_LAST_WORDS_S)
         os._exit(1)  # another process can have it; closing the model would wait for it
     await host.close()
 

@@ -57,12 +57,7 @@ class OwnModel:
         self._wants_step = self._several and _takes_two(self._model.forward)
         if hasattr(self._model, "load"):
             self._model.load(msgspec.structs.replace(options, options=own))
-        return ModelInfo(
-            slots=1,
-            threads=options.threads,
-            devices=_gpus().devices() if _gpus() else {},
-            details={"implementation": options.implementation},
-        )
+        return ModelInfo(slots=1, threads=options.threads, details={"implementation": options.implementation})
 
     def budget(self) -> tuple[int, int]:
         """The most rows; costs count only where the class gives any."""
@@ -98,15 +93,14 @@ class OwnModel:
         return dict(self._model.metrics()) if hasattr(self._model, "metrics") else {}
 
     def memory(self) -> Mapping[str, int]:
-        """Bytes by pool of what does not lie in RAM, as the class tells, or else PyTorch."""
+        """Bytes by pool of what does not lie in RAM, as the class tells, or else PyTorch if that is there."""
         if hasattr(self._model, "memory"):
             return dict(self._model.memory())
-        return _gpus().taken() if _gpus() else {}
+        if "torch" not in sys.modules:
+            return {}
+        from model_compose.drivers.huggingface.memory import taken
 
-
-def _gpus() -> Any:
-    """What knows of PyTorch's memory on GPUs; None where the class has not imported that."""
-    return "torch" in sys.modules and importlib.import_module("model_compose.drivers.huggingface.memory")
+        return taken()
 
 
 def _tried(model: Callable[[Any], Any], request: Any) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 from model_compose.drivers.contract import LoadOptions, LoadProgress, ModelInfo
 from model_compose.drivers.huggingface.load import Auto, Loaded, driver_options, load, load_tokenizer
 from model_compose.drivers.huggingface.lora import Adapters
-from model_compose.drivers.huggingface.memory import devices, memory_guarded, taken
+from model_compose.drivers.huggingface.memory import memory_guarded, taken
 from model_compose.drivers.huggingface.packing import groups
 from model_compose.drivers.huggingface.passes import PACKED_ROW, Passes, Tokens
 from model_compose.errors import RequestTooLong
@@ -89,7 +89,6 @@ class Encoder:
             threads=self._options.threads if on_cpu else 1,
             elastic=on_cpu,
             context_length=self.limit,
-            devices=devices(),
             details=self.loaded.details,
         )
 

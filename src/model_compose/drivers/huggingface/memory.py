@@ -31,6 +31,7 @@ _TEXTS: Final = (
 _SIZE: Final = r"(\d+(?:\.\d+)?) ?(bytes|[KMG]iB)"
 _NEEDED: Final = re.compile(rf"(?:tried to allocate|buffer size:) {_SIZE}", re.IGNORECASE)
 _FREE: Final = re.compile(rf"of which {_SIZE} is free")
+_GPU: Final = re.compile(r"\bGPU (\d+) has a total capacity")
 _UNITS: Final = {"bytes": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 
 #: Start, end and file of a mapping, and how much of it was written to.
@@ -42,10 +43,12 @@ _DONT_NEED: Final = 4
 _HINT: Final = "lower `batch_size`, shorten the input, or choose a smaller model or a `quantization`"
 
 
-def out_of_memory(error: BaseException, device: torch.device | str) -> OutOfMemory | None:
+def out_of_memory(error: BaseException, device: torch.device | str | None = None) -> OutOfMemory | None:
     """The error as ours if it says that memory ran out, None if it says anything else.
 
     It does not refer to the original, whose traceback holds the tensors that took the memory.
+
+    device  where it was computed; None: what the error says, or else the one that is used by default
     """
     if isinstance(error, OutOfMemory):
         return error
@@ -55,13 +58,29 @@ def out_of_memory(error: BaseException, device: torch.device | str) -> OutOfMemo
         return None
     # A model on a GPU needs RAM too, and the message tells which of the two it was.
     host = "DefaultCPUAllocator" in text or isinstance(error, MemoryError)
-    where = torch.device("cpu") if host else torch.device(device)
+    where = torch.device("cpu") if host else torch.device(device or _told(text))
     needed, free = _bytes(_NEEDED.search(text)), _bytes(_FREE.search(text))
     free = _free(where) if free is None else free
     parts = [f"{_size(needed)} were asked for"] if needed is not None else []
     parts += [f"{_size(free)} are free"] if free is not None else []
     told = f": {', and '.join(parts)}" if parts else ""
-    return OutOfMemory(f"out of memory on `{where}`{told}", needed_bytes=needed, free_bytes=free, hint=_HINT)
+    return OutOfMemory(
+        f"out of memory on `{where}`{told}",
+        needed_bytes=needed,
+        free_bytes=free,
+        pool=str(where) if where.type == "cuda" else "host",
+        hint=_HINT,
+    )
+
+
+def _told(text: str) -> str:
+    """The device of which an error speaks."""
+    named = _GPU.search(text)
+    if named is not None:
+        return f"cuda:{named[1]}"
+    if "CPU" in text or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return "cpu"
+    return f"cuda:{torch.cuda.current_device()}"
 
 
 @contextlib.contextmanager
@@ -116,10 +135,15 @@ def taken() -> dict[str, int]:
     return {pool: n_bytes for pool, n_bytes in held.items() if n_bytes}
 
 
-def devices() -> dict[str, DeviceMemory]:
-    """The GPUs that hold something of this process; asking others would take memory of them."""
+def devices() -> dict[str, DeviceMemory] | None:
+    """The GPUs that hold something of this process: asking others would take memory of them.
+
+    Empty if there are none to be used; None if there are, and this process holds nothing there.
+    """
+    if not torch.cuda.is_available():
+        return {}
     found = {pool: torch.cuda.mem_get_info(pool) for pool in taken()}
-    return {pool: DeviceMemory(total, free) for pool, (free, total) in found.items()}
+    return {pool: DeviceMemory(total, free) for pool, (free, total) in found.items()} or None
 
 
 def _bytes(found: re.Match[str] | None) -> int | None:

@@ -70,6 +70,7 @@ class Unsloth:
             choose_dtype,
             context_length,
         )
+        from model_compose.drivers.huggingface.memory import out_of_memory
 
         assert options.source is not None
         origin = options.source.origin
@@ -114,7 +115,9 @@ class Unsloth:
                 )
             except Exception as error:
                 why = _first_line(error)
-                raise ModelLoadError(f"Unsloth cannot load `{origin}`: {why}", hint=_HINT) from error
+                raise out_of_memory(error, device) or ModelLoadError(
+                    f"Unsloth cannot load `{origin}`: {why}", hint=_HINT
+                ) from error
         require_same(model, files.folder, origin)
         small = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
         if four_bits and not small:

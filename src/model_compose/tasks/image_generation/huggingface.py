@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from model_compose.drivers.alone import warm_up
 from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, ModelInfo, Outcome, Step
-from model_compose.drivers.huggingface.memory import devices, memory_guarded, taken
+from model_compose.drivers.huggingface.memory import memory_guarded, taken
 from model_compose.errors import Cancelled, EngineError, InvalidInput, OutOfMemory, RequestTooLong
 from model_compose.tasks.generation import RANDOM_SEED
 from model_compose.tasks.image_generation.adapters import Blends
@@ -89,7 +89,6 @@ class Painter:
             slots=1,
             threads=options.threads if self._on_cpu else 1,
             elastic=self._on_cpu,
-            devices=devices(),
             details=self._pipeline.details,
         )
 

@@ -24,7 +24,7 @@ from model_compose.config.spec import fields_of
 from model_compose.drivers.contract import LoadOptions, LoadProgress, Quantization
 from model_compose.drivers.huggingface import quantize
 from model_compose.drivers.huggingface.load import choose_device, choose_dtype
-from model_compose.drivers.huggingface.memory import memory_guarded
+from model_compose.drivers.huggingface.memory import out_of_memory
 from model_compose.errors import DriverMissing, ModelLoadError
 from model_compose.tasks.image_generation.families import Family, Index, read_index
 
@@ -151,8 +151,7 @@ def load_pipeline(options: LoadOptions, progress: LoadProgress) -> Pipeline:
             part.eval().requires_grad_(False)
     details = {"architecture": index.family.name, "precision": str(dtype).removeprefix("torch.")}
     if not own.cpu_offload:
-        with memory_guarded(device):
-            pipe.to(device)
+        pipe.to(device)
     if options.quantization is not None:
         denoiser = getattr(pipe, index.family.denoiser)
         how = quantize.after_loading(denoiser, options.quantization, device)
@@ -249,7 +248,9 @@ def _load(
             str(folder), **parts, dtype=dtype, local_files_only=True, use_safetensors=True
         )
     except _LOADING as error:
-        raise ModelLoadError(f"diffusers cannot load `{origin}`: {_first_line(error)}") from error
+        raise out_of_memory(error) or ModelLoadError(
+            f"diffusers cannot load `{origin}`: {_first_line(error)}"
+        ) from error
     progress(_WEIGHTS, len(index.parts), len(index.parts))
     return pipe
 
@@ -274,7 +275,7 @@ def _part(path: Path, part_class: Any, dtype: torch.dtype, more: Mapping[str, An
             str(path), output_loading_info=True, **({"variant": variant} if variant else {}), **given
         )
     except _LOADING as error:
-        raise ModelLoadError(
+        raise out_of_memory(error) or ModelLoadError(
             f"the `{path.name}` of `{origin}` cannot be loaded: {_first_line(error)}"
         ) from error
     missing = sorted(told.get("missing_keys", ()))

@@ -29,7 +29,7 @@ from model_compose.drivers.huggingface.load import (
     read_config,
 )
 from model_compose.drivers.huggingface.lora import Adapters
-from model_compose.drivers.huggingface.memory import devices, memory_guarded, taken
+from model_compose.drivers.huggingface.memory import memory_guarded, taken
 from model_compose.drivers.huggingface.text import tokens_of
 from model_compose.errors import EngineError, InvalidInput, ModelLoadError
 from model_compose.tasks.generation import (
@@ -111,7 +111,6 @@ class Captioner:
             threads=options.threads if on_cpu else 1,
             elastic=on_cpu,
             context_length=self._context,
-            devices=devices(),
             details=self._loaded.details,
         )
 

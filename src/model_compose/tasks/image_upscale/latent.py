@@ -23,7 +23,7 @@ from torch import Tensor
 from model_compose.drivers.alone import warm_up
 from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, ModelInfo, Outcome, Step
 from model_compose.drivers.huggingface.load import choose_device
-from model_compose.drivers.huggingface.memory import devices, taken
+from model_compose.drivers.huggingface.memory import taken
 from model_compose.errors import Cancelled, DriverMissing, EngineError, InvalidInput, ModelLoadError
 from model_compose.tasks.image_upscale.canvas import Canvas, Original, in_16_bits, wanted_size
 from model_compose.tasks.image_upscale.passing import number_format, own_options, passing
@@ -87,7 +87,6 @@ class LatentUpscaler:
             slots=1,
             threads=options.threads if on_cpu else 1,
             elastic=on_cpu,
-            devices=devices(),
             details={
                 "architecture": f"{_PIPELINE}, {self._factor}x",
                 "device": str(self._device),

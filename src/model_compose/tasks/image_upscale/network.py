@@ -19,7 +19,7 @@ from torch import Tensor
 from model_compose.drivers.alone import warm_up
 from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, ModelInfo, Outcome, Step
 from model_compose.drivers.huggingface.load import choose_device
-from model_compose.drivers.huggingface.memory import devices, taken
+from model_compose.drivers.huggingface.memory import taken
 from model_compose.errors import EngineError, ModelLoadError
 from model_compose.tasks.image_upscale.canvas import Canvas, in_16_bits
 from model_compose.tasks.image_upscale.checkpoint import read_network
@@ -69,9 +69,7 @@ class Upscaler:
         blank = encode(Image.new("RGB", (side, side)), ImageOutput())
         warm_up(self.prepare(ImageUpscale(image=blank)), self.forward, options, progress)
         threads = options.threads if self._on_cpu else 1
-        return ModelInfo(
-            slots=1, threads=threads, elastic=self._on_cpu, devices=devices(), details=self._details()
-        )
+        return ModelInfo(slots=1, threads=threads, elastic=self._on_cpu, details=self._details())
 
     def budget(self) -> tuple[int, int]:
         """The most tiles, and the most pixels of them together."""

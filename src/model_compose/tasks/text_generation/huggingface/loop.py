@@ -125,7 +125,9 @@ class Loop:
                     if self._alone:
                         self._generate_alone(self._alone.pop(0))
                 except Exception as error:  # noqa: BLE001  a mistake of ours: nobody may wait for ever
-                    self._end_all(EngineError(f"{type(error).__name__}: {error}"))
+                    ended = EngineError(f"{type(error).__name__}: {error}")
+                    ended.__cause__ = error
+                    self._end_all(ended)
             self._end_all(Cancelled("the model is being unloaded"))
 
     def _end_all(self, error: BaseException) -> None:
@@ -309,7 +311,17 @@ class Loop:
             cache.move(2, 1, 8)
             cache.aim(0, [8, 8], 1)
             found = self._forward([[text[-1]] for text in texts], [[8], [5]], pads, [8, 8], cache)
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            IndexError,
+            AttributeError,
+            NotImplementedError,
+        ) as error:
+            memory = out_of_memory(error, self._loaded.device)
+            if memory is not None:
+                raise memory from None
             return False
         return all(
             bool((a - b).abs().max() <= _TOLERANCE * b.abs().max()) for a, b in zip(found, plain, strict=True)

@@ -17,7 +17,7 @@ from model_compose.drivers.huggingface.load import (
     read_config,
 )
 from model_compose.drivers.huggingface.lora import Adapters, Blending
-from model_compose.drivers.huggingface.memory import devices, taken
+from model_compose.drivers.huggingface.memory import taken
 from model_compose.drivers.huggingface.size import cache_bytes
 from model_compose.drivers.huggingface.text import tokens_of
 from model_compose.errors import InvalidInput, ModelLoadError, RequestTooLong
@@ -86,6 +86,7 @@ class Generator:
         self._loop: Loop
         self._context = 0
         self._shares = False
+        self._will_take = 0
         self._ends: tuple[int, ...] = ()
 
     async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
@@ -124,16 +125,18 @@ class Generator:
         rows = options.batch_size or DEFAULT_ROWS
         own = driver_options(options)
         weights = sum(parameter.nbytes for parameter in loaded.model.parameters())
+        cache = cache_bytes(own, weights)
         self._loop = Loop(
             loaded,
             self._adapters,
             max_rows=rows,
-            cache_bytes=cache_bytes(own, weights),
+            cache_bytes=cache,
             prompt_batch=own.prompt_batch,
             threads=options.threads,
         )
         may_share = self._library.shares(loaded, options)
         self._shares = self._loop.start(share=may_share)
+        self._will_take = weights + (cache if self._shares else 0)
         alone = "none: its architecture cannot share" if may_share else "none: one request at a time"
         batching = f"continuous, {rows} sequences" if self._shares else alone
         on_cpu = loaded.device.type == "cpu"
@@ -142,7 +145,6 @@ class Generator:
             threads=options.threads if on_cpu else 1,
             elastic=on_cpu,
             context_length=self._context,
-            devices=devices(),
             details={**loaded.details, "batching": batching, **self._details()},
         )
 
@@ -283,8 +285,12 @@ class Generator:
         return self._loop.metrics()
 
     def memory(self) -> Mapping[str, int]:
-        """Bytes by pool, where they are not those of the process."""
-        return taken()
+        """Bytes by pool, where they are not those of the process: keys and values count before they come."""
+        held = taken()
+        if len(held) == 1:
+            (pool,) = held
+            held[pool] = max(held[pool], self._will_take)
+        return held
 
 
 def _from_thread(
