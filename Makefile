@@ -60,7 +60,7 @@ models: setup .cache/unsloth-env/complete  ## real weights and clients for tests
 	$(BIN)/python scripts/test_models.py
 	$(BIN)/python scripts/test_clients.py
 
-.cache/unsloth-env/complete: scripts/unsloth_cpu.txt | $(UV)
+.cache/unsloth-env/complete: scripts/unsloth_cpu.txt scripts/unsloth_cpu_env.sh | $(UV)
 	PATH="$(dir $(abspath $(UV))):$$PATH" scripts/unsloth_cpu_env.sh .cache/unsloth-env
 
 unit: setup  ## tests that start no other process

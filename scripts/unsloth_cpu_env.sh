@@ -3,7 +3,7 @@
 #
 #     scripts/unsloth_cpu_env.sh FOLDER
 #
-# makes FOLDER/bin/python (about 1.5 GB). What is there already is kept, if it is of these versions.
+# makes FOLDER/bin/python (about 1.5 GB), with uv. What is there already is kept, if it is of these versions.
 # UV_FIND_LINKS may name a folder with a CPU build of torch; else it comes from PyTorch's own index.
 set -eu
 export UV_NO_CONFIG=1 # our own pyproject.toml keeps torch out of every environment
@@ -14,9 +14,15 @@ VERSIONS="$(dirname "$0")/unsloth_cpu.txt"
 TORCH=2.13.0
 FOLDER=${1:?a folder for the environment}
 
-if [ -x "$FOLDER/bin/python" ] && cmp -s "$VERSIONS" "$FOLDER/complete"; then
+if [ -x "$FOLDER/bin/python" ] && cat "$0" "$VERSIONS" | cmp -s - "$FOLDER/complete"; then
     echo "$FOLDER is there already"
     exit 0
+fi
+
+PATH="$PATH:$(dirname "$0")/../.cache/tools/bin" # where `make setup` puts uv if there is none
+if ! command -v uv >/dev/null; then
+    echo "uv is needed: see https://docs.astral.sh/uv, or run \`make setup\`" >&2
+    exit 1
 fi
 
 uv venv --quiet --clear --python "${PYTHON:-3.11}" "$FOLDER"
@@ -26,5 +32,5 @@ else
     uv pip install --quiet --python "$FOLDER/bin/python" --torch-backend cpu "torch==$TORCH"
 fi
 uv pip install --quiet --python "$FOLDER/bin/python" --no-deps -r "$VERSIONS"
-cp "$VERSIONS" "$FOLDER/complete"
+cat "$0" "$VERSIONS" >"$FOLDER/complete" # what it was made of
 echo "$FOLDER is ready"

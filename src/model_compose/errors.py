@@ -419,6 +419,11 @@ def revive(info: ErrorInfo) -> ModelComposeError:
     return error
 
 
+def first_line(error: BaseException) -> str:
+    """What a library says, without the lines for those who work on it; its class if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextlib.contextmanager
 def at(place: Place | None) -> Iterator[None]:
     """Say where an error belongs that deeper code raised without a place."""

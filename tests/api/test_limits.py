@@ -86,7 +86,9 @@ async def raw(url: str, *pieces: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"G", b"GET /livez HTTP/1.1\r\nHost: x\r\n"], ids=["none", "one", "most"]
+    "said",
+    [b"", b"G", b"\r\n", b"GET /livez HTTP/1.1\r\nHost: x\r\n"],
+    ids=["none", "one", "an empty line", "most"],
 )
 async def test_a_head_that_does_not_come_is_hung_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes

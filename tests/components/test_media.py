@@ -159,6 +159,17 @@ async def test_a_url_of_a_listed_host_is_fetched(pages: Any) -> None:
     assert pages.seen == [("/cat.png?v=1", f"localhost:{pages.server_address[1]}")]
 
 
+async def test_certificates_that_cannot_be_read_are_no_reason_of_ours(
+    pages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> None:
+        raise OSError("no certificates here")
+
+    monkeypatch.setattr("model_compose.components.media._tls", lost)
+    with pytest.raises(InvalidInput, match="no certificates here"):
+        await blob(url_of(pages, "/cat.png"), hosts=("localhost",))
+
+
 async def test_a_redirect_is_followed_where_it_leads_to_a_listed_host(pages: Any) -> None:
     assert (await blob(url_of(pages, "/moved"), hosts=("localhost",))).data == PNG
 

@@ -52,6 +52,9 @@ class LimitedHttp(HttpToolsProtocol):
         if self._unread_bytes > MOST_HEAD_BYTES and not self._refused:
             self._refused = True
             self.send_400_response("")
+        if self.cycle is not None and self.cycle.response_complete:
+            # Bytes that begin no request, behind an answer: what waited for the next one has ended with them.
+            self._expect_head()
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0

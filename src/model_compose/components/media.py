@@ -128,8 +128,8 @@ class Media:
         """The file at a URL."""
         import httpx2
 
-        tls = await asyncio.to_thread(_tls)
         try:
+            tls = await asyncio.to_thread(_tls)
             async with (
                 asyncio.timeout(_FETCH_TIMEOUT_S),
                 httpx2.AsyncClient(trust_env=False, timeout=_FETCH_TIMEOUT_S, verify=tls) as client,

@@ -19,6 +19,9 @@ from model_compose.types import FinishReason, Result, Usage
 RANDOM_SEED: Final = 2**32 - 1
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 2)]
 
+#: Of an adapter. Far beyond it a model only gives numbers that are none.
+AdapterWeight = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+
 #: An empty one would end every output before it begins.
 Stop = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -70,7 +73,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         float, doc("leave out tokens less likely than this share of the likeliest", ge=0, le=1)
     ] = 0.0
     repetition_penalty: Annotated[
-        float, doc("above 1, tokens that occurred, the prompt's included, become less likely", gt=0, le=10)
+        float, doc("above 1, tokens that occurred, the prompt's included, become less likely", ge=0.01, le=10)
     ] = 1.0
     presence_penalty: Annotated[float, doc("subtracted once from tokens that occurred", ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[
@@ -91,7 +94,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         doc("with each token its log probability and those of so many others"),
     ] = None
     adapters: Annotated[
-        dict[str, float] | None,
+        dict[str, AdapterWeight] | None,
         doc("weights of the component's `peft_adapters` for this request, by name; others count 0"),
     ] = None
 

@@ -44,6 +44,20 @@ def test_what_peft_saved_is_an_adapter_and_no_model(tmp_path: Path, config: Any)
     assert "write its base, `owner/base`, as `model`" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_an_adapter_beside_whole_weights_matters_where_peft_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr("model_compose.drivers.huggingface.load.find_spec", lambda name: there or None)
+    if there:
+        with pytest.raises(ModelLoadError, match="is an adapter, and no model") as caught:
+            read_config(load_options(folder, "text-generation"))
+        assert caught.value.hint == "write its base as `model`, and this in `peft_adapters`"
+    else:
+        assert read_config(load_options(folder, "text-generation")).model_type == "llama"
+
+
 def test_a_folder_gives_its_safetensors(folder: Path) -> None:
     assert not marked(folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,23 @@ def test_the_numbers_of_the_weights_are_counted_in_what_they_will_be(
 ) -> None:
     assert bytes_of(folder, **more) == {"host": int(NUMBERS * each) + PROCESS_BYTES}
     assert bytes_of(folder / "model.safetensors", **more) == bytes_of(folder, **more)
+
+
+@pytest.mark.parametrize(
+    ("how", "stays"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, True),
+        ({"load_in_4bit": True}, True),
+        ({"quant_method": "awq"}, True),
+        ({"quant_method": "mxfp4"}, False),
+        ({"quant_method": "fp8"}, False),
+        (None, False),
+    ],
+)
+def test_weights_that_stay_packed_take_what_their_files_take(folder: Path, how: Any, stays: bool) -> None:
+    (folder / "config.json").write_text(json.dumps({"quantization_config": how}))
+    stored = (folder / "model.safetensors").stat().st_size
+    assert bytes_of(folder)["host"] - PROCESS_BYTES == (stored if stays else NUMBERS * 4)
 
 
 def test_generation_keeps_keys_and_values(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from tests import models
 from tests.conformance import repositories
 from tests.drivers.loras import made
@@ -125,3 +126,37 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     other = LoadedAdapter("pirate", loaded(models.pirate_peft()))
     with pytest.raises(ModelLoadError, match="adapter `pirate`"):
         Blends(toy(tmp_path), (other,), tmp_path / "made")
+
+
+def q_proj(model: Any, folder: Path, **more: Any) -> LoadedAdapter:
+    """An adapter of one layer of a model, as peft saves it, but for what is asked for."""
+    layer = next(name for name, _ in model.named_modules() if name.endswith("q_proj"))
+    size = model.get_submodule(layer)
+    named = more.pop("named", layer)
+    made(folder, {named: 2}, wide=size.in_features, high=size.out_features, **more)
+    return LoadedAdapter(folder.name, loaded(folder))
+
+
+def test_an_adapter_whose_layers_have_other_names_is_refused(tmp_path: Path) -> None:
+    model = toy(tmp_path)
+    bare = q_proj(model, tmp_path / "bare", named="layers.0.self_attn.q_proj", target_modules=["q_proj"])
+    hooks = Adapters.attach(toy(tmp_path / "b"), (bare,), torch.float32)
+    assert hooks.blend({"bare": 1.0}) == (1.0,)  # our own layers know what is meant
+    with pytest.raises(ModelLoadError, match=r"does not name `model\.layers\.0\.self_attn\.q_proj` as"):
+        Blends(model, (bare,), tmp_path / "made")
+
+
+def test_an_adapter_of_which_peft_would_leave_out_a_layer_is_refused(tmp_path: Path) -> None:
+    model = toy(tmp_path)
+    other = q_proj(model, tmp_path / "other", target_modules=["v_proj"])
+    with pytest.raises(ModelLoadError, match=r"peft adds nothing of adapter `other` to `model\.layers"):
+        Blends(model, (other,), tmp_path / "made")
+
+
+def test_an_adapter_of_what_is_no_number_is_refused(tmp_path: Path) -> None:
+    model = toy(tmp_path)
+    spoilt = q_proj(model, tmp_path / "spoilt", target_modules=["q_proj"])
+    file = tmp_path / "spoilt" / "adapter_model.safetensors"
+    save_file({name: tensor * torch.inf for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(ModelLoadError, match="that are no numbers"):
+        Blends(model, (spoilt,), tmp_path / "made")

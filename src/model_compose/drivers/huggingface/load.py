@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sized
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -13,7 +15,7 @@ import msgspec
 
 from model_compose.drivers.contract import LoadOptions, LoadProgress
 from model_compose.drivers.huggingface.spec import HuggingFaceOptions
-from model_compose.errors import DriverMissing, ModelLoadError
+from model_compose.errors import DriverMissing, ModelLoadError, first_line
 from model_compose.sources.spec import format_of_name
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ Auto = Literal[
 DEFAULT_CONTEXT: Final = 2048
 
 _WEIGHTS: Final = "weights"
+#: Files of whole weights, by the names that the library looks for.
+_WHOLE: Final = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 #: Giving pages back may take a fifth of a load's time, and no more.
 _RELEASING_COSTS: Final = 4
 
@@ -101,7 +105,7 @@ def read_config(options: LoadOptions) -> Any:
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelLoadError(
-            f"`{options.source.origin}` has no configuration that transformers knows: {_first_line(error)}",
+            f"`{options.source.origin}` has no configuration that transformers knows: {first_line(error)}",
             hint="the folder of a model holds a `config.json` beside its weights",
         ) from error
     if files.name is not None and format_of_name(files.name) == "safetensors":
@@ -151,7 +155,7 @@ def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any =
             from model_compose.drivers.huggingface.memory import out_of_memory
 
             raise out_of_memory(error, device) or ModelLoadError(
-                f"transformers cannot load `{options.source.origin}`: {_first_line(error)}"
+                f"transformers cannot load `{options.source.origin}`: {first_line(error)}"
             ) from error
     require_all(told, options.source.origin, auto)
     model.eval().requires_grad_(False)
@@ -184,7 +188,7 @@ def load_tokenizer(options: LoadOptions, config: Any) -> Any:
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelLoadError(
-            f"`{options.source.origin}` has no tokenizer that transformers can load: {_first_line(error)}"
+            f"`{options.source.origin}` has no tokenizer that transformers can load: {first_line(error)}"
         ) from error
     if not options.fast_tokenizer and tokenizer.is_fast:
         raise ModelLoadError(
@@ -212,7 +216,7 @@ def load_image_processor(options: LoadOptions, config: Any) -> Any:
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelLoadError(
-            f"`{options.source.origin}` does not tell how images are scaled for it: {_first_line(error)}",
+            f"`{options.source.origin}` does not tell how images are scaled for it: {first_line(error)}",
             hint="the folder of a model that sees holds a `preprocessor_config.json` beside its weights",
         ) from error
 
@@ -267,10 +271,15 @@ def _refuse_adapter(folder: Path, origin: str) -> None:
         settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (ValueError, OSError):
         return
+    files = {path.name for path in folder.iterdir()}
+    whole = "config.json" in files and any(_WHOLE.fullmatch(name) for name in files)
+    if whole and find_spec("peft") is None:
+        return  # there is an adapter beside the weights, which the library does not look at then
     base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+    named = f", `{base}`," if base else ""
     raise ModelLoadError(
         f"`{origin}` is an adapter, and no model",
-        hint=f"write its base, `{base}`, as `model`, and this in `peft_adapters`",
+        hint=f"write its base{named} as `model`, and this in `peft_adapters`",
     )
 
 
@@ -290,7 +299,8 @@ def _refuse_remote_code(folder: Path, trust: bool) -> None:
         if kind not in CONFIG_MAPPING:
             raise ModelLoadError(
                 f"the model in `{folder}` brings Python code of its own, which is not run",
-                hint="if you trust it, pin `model.revision` to a commit and set `options.trust_remote_code`",
+                hint="if you trust it, pin `model.revision` to a commit and set `options.trust_remote_code`, "
+                "which driver `huggingface` has",
             )
 
 
@@ -322,10 +332,6 @@ def _named(device: torch.device, model: Any, spread: bool) -> str:
     if not spread:
         return str(device)
     return ", ".join(sorted({str(parameter.device) for parameter in model.parameters()}))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _releasing(folder: str) -> Callable[[], None]:

@@ -53,7 +53,7 @@ class Adapters:
             precision = _precision(adapter) or dtype
             for delta in read(model, adapter):
                 cast = delta._replace(down=delta.down.to(precision), up=delta.up.to(precision))
-                _require_finite(adapter, cast)
+                require_finite(adapter, cast)
                 found[delta.layer].append((i, cast))
         for deltas in found.values():
             made._join(deltas)
@@ -190,7 +190,7 @@ class _Hook:
         return None if added is output else added
 
 
-def _require_finite(adapter: LoadedAdapter, delta: Delta) -> None:
+def require_finite(adapter: LoadedAdapter, delta: Delta) -> None:
     """What is no number stays so times 0, and would spoil rows that do not ask for the adapter."""
     for half in (delta.down, delta.up):
         if not half.isfinite().all():

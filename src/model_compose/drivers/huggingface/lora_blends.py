@@ -23,6 +23,7 @@ from model_compose.drivers.contract import LoadedAdapter
 from model_compose.drivers.huggingface.lora_files import (
     CONFIG,
     KEY,
+    MERGE_FIRST,
     PREFIX,
     Config,
     read_config,
@@ -60,7 +61,7 @@ class Adapter:
             elif not key.endswith(_BASE):
                 raise ModelLoadError(
                     f"{what} has weights that are no LoRA: `{key}`",
-                    hint="merge it into its base: `model-compose merge`",
+                    hint=MERGE_FIRST,
                 )
         halved = [layer for layer, halves in self.layers.items() if len(halves) != len(_RANK_IN)]
         if halved or not self.layers:

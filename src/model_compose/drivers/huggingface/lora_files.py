@@ -36,7 +36,7 @@ _REFUSED: Final = (
 )
 #: Ways to begin that leave the base as it is; others put away a part of it, and the rest must be had too.
 _HARMLESS_BEGINNINGS: Final = (True, False, None, "gaussian", "eva", "orthogonal")
-_MERGE_FIRST: Final = "merge it into its base with peft, and use the result as `model`"
+MERGE_FIRST: Final = "merge it into its base with peft, and use the result as `model`"
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ def read_config(path: Path, what: str) -> Config:
         refused.append("bias")
     if refused:
         shown = ", ".join(f"`{key}`" for key in refused)
-        raise ModelLoadError(f"{what} uses {shown}, which is not supported", hint=_MERGE_FIRST)
+        raise ModelLoadError(f"{what} uses {shown}, which is not supported", hint=MERGE_FIRST)
     if settings.get("init_lora_weights") not in _HARMLESS_BEGINNINGS:
         raise ModelLoadError(
             f"{what} began as `{settings['init_lora_weights']}`, which changes the weights of its base",
@@ -196,7 +196,7 @@ def _require_same(file: Any, key: str, model: Any, what: str) -> None:
         saved = file.get_tensor(key)
         if saved.shape == own.shape and torch.equal(saved.to(own), own):
             return
-    raise ModelLoadError(f"{what} has weights that are no LoRA: `{path}`", hint=_MERGE_FIRST)
+    raise ModelLoadError(f"{what} has weights that are no LoRA: `{path}`", hint=MERGE_FIRST)
 
 
 def _require_kind(path: str, modules: Mapping[str, nn.Module], model: Any, what: str) -> None:

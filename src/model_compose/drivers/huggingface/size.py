@@ -29,6 +29,8 @@ _PRECISION_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 _QUANTIZED_BYTES: Final = {"int8": 2.5, "int4": 1.5, "fp4": 1.3, "nf4": 1.3}
 #: Weights in a GGUF file are expanded to numbers: those of four bits, which most have, to 32.
 _GGUF_FACTOR: Final = 8
+#: Kinds of quantization whose weights stay as they are stored; others are expanded where a GPU lacks kernels.
+_STAY_PACKED: Final = ("awq", "bitsandbytes", "gptq")
 #: No header is longer, says the format.
 _LONGEST_HEADER: Final = 100_000_000
 
@@ -70,9 +72,10 @@ def gpu_expected() -> bool:
 
 
 def stored_if_quantized(path: Path) -> int | None:
-    """What weights take that are quantized already: as much as their files. None if they are not."""
+    """What weights take that are quantized already, and stay so: as much as their files. Else None."""
     folder = path if path.is_dir() else path.parent
-    if "quantization_config" not in config_of(folder):
+    how = config_of(folder).get("quantization_config")
+    if not isinstance(how, dict) or how.get("quant_method", "bitsandbytes") not in _STAY_PACKED:
         return None
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) or None
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from model_compose.drivers.contract import LoadedAdapter
+from model_compose.drivers.huggingface.lora import require_finite
 from model_compose.drivers.huggingface.lora_blends import Adapter, blend, write
 from model_compose.drivers.huggingface.lora_files import read
+from model_compose.drivers.huggingface.memory import out_of_memory
 from model_compose.drivers.unsloth.size import KEPT
-from model_compose.errors import ModelLoadError
+from model_compose.errors import ModelLoadError, first_line
 
 
 class Blends:
@@ -30,9 +32,10 @@ class Blends:
         import peft
 
         self._adapters = [Adapter(each) for each in given]
-        for each in given:
-            for _ in read(model, each):
-                pass  # peft would only print that one has no place in the model
+        for adapter, each in zip(self._adapters, given, strict=True):
+            for delta in read(model, each):  # peft would only print that one has no place in the model
+                require_finite(each, delta)
+                _require_own_name(adapter, each, delta.layer)
         self._folder = folder
         self._kept: dict[tuple[float, ...], str] = {}
         self._now: tuple[float, ...] | None = None
@@ -48,10 +51,15 @@ class Blends:
                 self._kept[default] = first.name
                 self._layers = self._with_adapters()
                 for adapter in self._adapters:
-                    self.use([blend(self._adapters, {adapter.name: adapter.weight or 1.0})])
+                    chosen = blend(self._adapters, {adapter.name: adapter.weight or 1.0})
+                    self.use([chosen])
+                    _require_added(model, adapter, self._kept[chosen])
+        except ModelLoadError:
+            raise
         except Exception as error:
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelLoadError(f"peft cannot load the adapters {names}: {why}") from error
+            raise out_of_memory(error) or ModelLoadError(
+                f"peft cannot load the adapters {names}: {first_line(error)}"
+            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self.use([default])
@@ -103,3 +111,24 @@ class Blends:
         from peft.tuners.lora import LoraLayer
 
         return [module for module in self._model.modules() if isinstance(module, LoraLayer)]
+
+
+def _require_own_name(adapter: Adapter, given: LoadedAdapter, layer: str) -> None:
+    """Raise ModelLoadError for a layer whose name in the file is another: peft would not find it."""
+    if layer not in adapter.layers:
+        raise ModelLoadError(
+            f"adapter `{given.name}` (`{given.source.origin}`) does not name `{layer}` as the model does, "
+            "and peft would leave it out",
+            hint="`driver: huggingface` takes it",
+        )
+
+
+def _require_added(model: Any, adapter: Adapter, name: str) -> None:
+    """Raise ModelLoadError where peft left out a layer that is in an adapter's file."""
+    for layer in adapter.layers:
+        module = model.get_submodule(layer)
+        if not any(name in getattr(module, halves, ()) for halves in ("lora_A", "lora_embedding_A")):
+            raise ModelLoadError(
+                f"peft adds nothing of adapter `{adapter.name}` to `{layer}`",
+                hint="`target_modules` of its `adapter_config.json` does not name it",
+            )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from model_compose.drivers.contract import LoadOptions, LoadProgress
-from model_compose.errors import DriverMissing, ModelLoadError
+from model_compose.errors import DriverMissing, ModelLoadError, first_line
 
 if TYPE_CHECKING:
     from model_compose.drivers.huggingface.load import Auto, Loaded
@@ -34,7 +34,7 @@ def begin(options: LoadOptions) -> None:
     try:
         import unsloth
     except Exception as error:
-        raise DriverMissing(f"Unsloth does not run here: {_first_line(error)}", hint=_HINT) from error
+        raise DriverMissing(f"Unsloth does not run here: {first_line(error)}", hint=_HINT) from error
     if unsloth.DEVICE_TYPE not in ("cpu", "cuda", "hip"):
         message = f"Unsloth computes on `{unsloth.DEVICE_TYPE}` here, which this driver does not use"
         raise DriverMissing(message, hint=_HINT)
@@ -114,7 +114,7 @@ class Unsloth:
                     offload_embedding=False,  # it would make room for training, in the memory of the host
                 )
             except Exception as error:
-                why = _first_line(error)
+                why = first_line(error)
                 raise out_of_memory(error, device) or ModelLoadError(
                     f"Unsloth cannot load `{origin}`: {why}", hint=_HINT
                 ) from error
@@ -222,7 +222,3 @@ def required(origin: str) -> Iterator[None]:
         require_all(each, origin, "AutoModelForCausalLM")
     if not told:
         log.warning("Unsloth loaded `%s` without saying whether all of its weights are there", origin)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from model_compose.drivers.contract import LoadedAdapter
-from model_compose.errors import InvalidInput, ModelLoadError
+from model_compose.errors import InvalidInput, ModelLoadError, first_line
 
 _STANDARD: Final = "pytorch_lora_weights.safetensors"
 #: The first half of a LoRA layer, in all the ways that trainers write it.
@@ -76,9 +76,9 @@ def _load(pipe: Any, adapter: LoadedAdapter, key: str) -> None:
             pipe.load_lora_weights(str(file.parent), adapter_name=key, **given)
     except _LOADING as error:
         cause = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
-        first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise ModelLoadError(
-            f"{what} cannot be loaded: {first}", hint="it was trained for another model, or is no LoRA"
+            f"{what} cannot be loaded: {first_line(cause)}",
+            hint="it was trained for another model, or is no LoRA",
         ) from error
     wanted, found = sum(_HALF.search(name) is not None for name in state), _layers(pipe, key)
     if found < wanted or not found:

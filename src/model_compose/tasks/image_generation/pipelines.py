@@ -25,7 +25,7 @@ from model_compose.drivers.contract import LoadOptions, LoadProgress, Quantizati
 from model_compose.drivers.huggingface import quantize
 from model_compose.drivers.huggingface.load import choose_device, choose_dtype
 from model_compose.drivers.huggingface.memory import out_of_memory
-from model_compose.errors import DriverMissing, ModelLoadError
+from model_compose.errors import DriverMissing, ModelLoadError, first_line
 from model_compose.tasks.image_generation.families import Family, Index, read_index
 
 #: Called after each step with the number of steps that are done, and of all.
@@ -249,7 +249,7 @@ def _load(
         )
     except _LOADING as error:
         raise out_of_memory(error) or ModelLoadError(
-            f"diffusers cannot load `{origin}`: {_first_line(error)}"
+            f"diffusers cannot load `{origin}`: {first_line(error)}"
         ) from error
     progress(_WEIGHTS, len(index.parts), len(index.parts))
     return pipe
@@ -276,7 +276,7 @@ def _part(path: Path, part_class: Any, dtype: torch.dtype, more: Mapping[str, An
         )
     except _LOADING as error:
         raise out_of_memory(error) or ModelLoadError(
-            f"the `{path.name}` of `{origin}` cannot be loaded: {_first_line(error)}"
+            f"the `{path.name}` of `{origin}` cannot be loaded: {first_line(error)}"
         ) from error
     missing = sorted(told.get("missing_keys", ()))
     if missing:
@@ -319,7 +319,3 @@ def _stored(path: Path) -> Any:
 
 def _few(names: Sequence[str]) -> list[str]:
     return list(names)[:4]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from model_compose.config.spec import Positive, TaskDriver, TaskSpec, doc
-from model_compose.tasks.generation import Seed
+from model_compose.tasks.generation import AdapterWeight, Seed
 from model_compose.tasks.pictures import ImageOutput, Picture
 
 _DIFFUSERS: Final = "model_compose.tasks.image_generation.huggingface:Painter"
@@ -43,7 +43,7 @@ class ImageGeneration(ImageOutput, frozen=True, kw_only=True):
         None
     )
     adapters: Annotated[
-        dict[str, float] | None,
+        dict[str, AdapterWeight] | None,
         doc("weights of the component's `peft_adapters` for this request, by name; others count 0"),
     ] = None
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from model_compose.drivers.contract import LoadOptions
-from model_compose.errors import ModelLoadError
+from model_compose.errors import ModelLoadError, first_line
 from model_compose.tasks.image_upscale.torchvision_absent import import_spandrel
 
 #: What spandrel calls the networks that each family has.
@@ -42,7 +42,7 @@ def read_network(options: LoadOptions) -> Any:
             f"`{origin}` holds the weights of no network that spandrel knows", hint=_families_hint()
         ) from None
     except Exception as error:
-        raise ModelLoadError(f"spandrel cannot load `{origin}`: {_first_line(error)}") from error
+        raise ModelLoadError(f"spandrel cannot load `{origin}`: {first_line(error)}") from error
     _require_family(options.architecture, found, origin)
     if (found.input_channels, found.output_channels) != (_COLOURS, _COLOURS):
         raise ModelLoadError(
@@ -83,7 +83,7 @@ def _weights(path: Path, origin: str) -> dict[str, Any]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelLoadError(
-            f"`{origin}` cannot be read: {_first_line(error)}",
+            f"`{origin}` cannot be read: {first_line(error)}",
             hint="files of weights are safetensors, or what `torch.save` makes of a `state_dict()`; "
             "what would run code when it is read is refused",
         ) from error
@@ -106,7 +106,3 @@ def _require_family(named: str | None, found: Any, origin: str) -> None:
 
 def _families_hint() -> str:
     return "networks of `real-esrgan`, `esrgan` and `swinir` can be loaded"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

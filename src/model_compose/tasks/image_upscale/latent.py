@@ -24,7 +24,14 @@ from model_compose.drivers.alone import warm_up
 from model_compose.drivers.contract import Item, LoadOptions, LoadProgress, ModelInfo, Outcome, Step
 from model_compose.drivers.huggingface.load import choose_device
 from model_compose.drivers.huggingface.memory import taken
-from model_compose.errors import Cancelled, DriverMissing, EngineError, InvalidInput, ModelLoadError
+from model_compose.errors import (
+    Cancelled,
+    DriverMissing,
+    EngineError,
+    InvalidInput,
+    ModelLoadError,
+    first_line,
+)
 from model_compose.tasks.image_upscale.canvas import Canvas, Original, in_16_bits, wanted_size
 from model_compose.tasks.image_upscale.passing import number_format, own_options, passing
 from model_compose.tasks.image_upscale.spec import ImageUpscale
@@ -225,7 +232,7 @@ def _pipeline(folder: Path, origin: str) -> Any:
         pipeline: Any = diffusers.LDMSuperResolutionPipeline
         return pipeline.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise ModelLoadError(f"diffusers cannot load `{origin}`: {_first_line(error)}") from error
+        raise ModelLoadError(f"diffusers cannot load `{origin}`: {first_line(error)}") from error
 
 
 def _require_pipeline(folder: Path, origin: str) -> None:
@@ -264,7 +271,3 @@ def _halvings(model: Any) -> int:
 
 def _up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Final
 
-from model_compose.errors import DriverMissing, ModelLoadError
+from model_compose.errors import DriverMissing, ModelLoadError, first_line
 
 _MODULES: Final = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 
@@ -45,7 +45,7 @@ def _require_torchvision() -> None:
         importlib.import_module("torchvision.transforms.functional")
     except Exception as error:
         raise ModelLoadError(
-            f"torchvision is installed and cannot be imported: {str(error).strip().splitlines()[0]}",
+            f"torchvision is installed and cannot be imported: {first_line(error)}",
             hint="it was built for another torch: `pip uninstall torchvision`, which is not needed here, or "
             "install the one that belongs to your torch, from the index that you have torch from",
         ) from error

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests import tiny_models
-from tests.engines import Collector, load_options, running
+from tests.engines import Collector, load_options, running, unseen
 
 from model_compose.drivers.contract import LoadOptions
-from model_compose.errors import Cancelled, InvalidInput, ModelLoadError, OutOfMemory
+from model_compose.errors import Cancelled, EngineError, InvalidInput, ModelLoadError, OutOfMemory
 from model_compose.tasks.text_generation.huggingface.model import Generator, Transformers
+from model_compose.tasks.text_generation.huggingface.sampling import Sampler
 from model_compose.tasks.text_generation.spec import TextGeneration
 
 PROMPTS = ["w3 w4 w5", "w7", "w90 w3 w17 w30 w41 w52 w63", "w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 w18 w19"]
@@ -219,6 +221,63 @@ async def test_a_blend_that_cannot_be_made_ends_the_request_that_wants_it(folder
         for _ in range(2):
             with pytest.raises(OSError, match="the disk is full"):
                 await run(request("w3"))
+
+
+async def test_an_output_of_what_is_no_number_ends_and_others_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adjust = Sampler.adjust
+
+    def spoil(row: Sampler, logits: torch.Tensor) -> None:
+        adjust(row, logits)
+        if row.request.presence_penalty == 2.0:
+            logits[7] = torch.nan
+
+    monkeypatch.setattr(Sampler, "adjust", spoil)
+    async with running(Generator(), options(decoder(folder, "llama"))) as run:
+        alone = (await run(request("w3 w4"))).result.text
+        ends: tuple[Any, ...] = await asyncio.gather(
+            run(request("w3 w4")),
+            run(request("w5", presence_penalty=2.0, logprobs=1)),
+            run(request("w5", presence_penalty=2.0, temperature=1.0)),
+            return_exceptions=True,
+        )
+        assert ends[0].result.text == alone
+        for each in ends[1:]:
+            assert isinstance(each, EngineError)
+            assert "not finite" in str(each)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["together", "one by one"])
+async def test_weights_that_are_no_numbers_are_refused_when_they_are_loaded(
+    tmp_path: Path, alone: bool
+) -> None:
+    path = tiny_models.decoder("llama", tmp_path / "llama")
+    weights = load_file(path / "model.safetensors")
+    weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], torch.inf)
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EngineError, match="not finite"):
+        await Generator(OneByOne() if alone else None).load(options(path), unseen)
+
+
+class OneByOne(Transformers):
+    """A library whose models share nothing."""
+
+    def shares(self, loaded: Any, options: LoadOptions) -> bool:
+        return False
+
+
+async def test_a_search_of_what_is_no_number_ends(tmp_path: Path) -> None:
+    path = tiny_models.seq2seq(tmp_path / "t5")
+    weights = load_file(path / "model.safetensors")
+    for name in weights:
+        if name.endswith("final_layer_norm.weight"):
+            weights[name] = torch.full_like(weights[name], torch.nan)
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    async with running(Generator(), options(path)) as run:
+        for more in ({}, {"num_beams": 2}, {"temperature": 1.0}):
+            with pytest.raises(EngineError, match="not finite"):
+                await run(request("w3", **more))
 
 
 @pytest.mark.parametrize(

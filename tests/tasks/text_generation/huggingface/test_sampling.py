@@ -57,6 +57,17 @@ def test_unlikely_tokens_are_left_out(asked: dict[str, Any], tokens: set[int]) -
     assert set(drawn(**asked)) == tokens
 
 
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_of_what_is_no_number_has_no_token_and_others_have_theirs(
+    spoilt: float, temperature: float
+) -> None:
+    logits = torch.stack([LOGITS, LOGITS, LOGITS])
+    logits[1, 3] = spoilt
+    rows = [sampler(temperature=each, top_k=1) for each in (0.0, temperature, 1.0)]
+    assert choose(logits, rows) == [1, -1, 1]
+
+
 def test_rows_of_a_batch_do_not_change_each_other() -> None:
     rules: list[dict[str, Any]] = [
         {"seed": 1},

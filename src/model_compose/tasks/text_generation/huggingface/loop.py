@@ -25,10 +25,12 @@ from model_compose.drivers.huggingface.memory import out_of_memory, release
 from model_compose.errors import Cancelled, EngineError, OutOfMemory
 from model_compose.tasks.text_generation.huggingface import whole
 from model_compose.tasks.text_generation.huggingface.output import Output
-from model_compose.tasks.text_generation.huggingface.sampling import choose, log_probabilities
+from model_compose.tasks.text_generation.huggingface.sampling import choose, log_probabilities, not_finite
 
 #: Of the differences between a pass through the cache and a plain one, relative to the largest logit.
 _TOLERANCE: Final = 0.05
+#: What architectures raise that are not called as we do it.
+_CANNOT: Final = (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError)
 
 
 class Loop:
@@ -72,6 +74,8 @@ class Loop:
         """
         torch.set_num_threads(self._threads)  # of this thread; the other one sets its own
         shares = share and masks.shares(self._loaded.config) and self._agrees()
+        if not share and not self._loaded.config.is_encoder_decoder:
+            self._require_finite()
         self._thread.start()
         return shares
 
@@ -246,12 +250,16 @@ class Loop:
         logprobs: dict[int, Any] = {}
         if raw is not None:
             most = max(outputs[i].request.logprobs or 0 for i in told)
-            found = log_probabilities(raw, [tokens[i] for i in told], most)
+            found = log_probabilities(raw, [max(tokens[i], 0) for i in told], most)
             for i, (value, rivals) in zip(told, found, strict=True):
                 logprobs[i] = (value, rivals[: outputs[i].request.logprobs or 0])
         self._counts["generation_tokens_total"] += len(tokens)
         ended = []
         for i, (output, token) in enumerate(zip(outputs, tokens, strict=True)):
+            if token < 0:
+                self._leave(output)
+                output.end(not_finite())
+                continue
             output.take(token, logprobs.get(i))
             if output.finish_reason is not None:
                 ended.append(output)
@@ -327,10 +335,23 @@ class Loop:
             bool((a - b).abs().max() <= _TOLERANCE * b.abs().max()) for a, b in zip(found, plain, strict=True)
         )
 
+    @torch.inference_mode()
+    def _require_finite(self) -> None:
+        """Raise EngineError where weights are too large for the number format, as `_agrees` does."""
+        try:
+            self._plain([1, 2, 3])
+        except _CANNOT as error:
+            self._raise_of_memory(error)
+
+    def _raise_of_memory(self, error: Exception) -> None:
+        memory = out_of_memory(error, self._loaded.device)
+        if memory is not None:
+            raise memory from None
+
     def _plain(self, text: Sequence[int]) -> torch.Tensor:
         ids = torch.tensor([list(text)], device=self._loaded.device)
         logits = self._model(input_ids=ids, use_cache=False).logits[0, -1].float()
         assert isinstance(logits, torch.Tensor)
         if not bool(logits.isfinite().all()):
-            raise EngineError("the model gives numbers that are not finite")
+            raise not_finite()
         return logits

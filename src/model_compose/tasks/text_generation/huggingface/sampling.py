@@ -12,10 +12,20 @@ from typing import Any, Final
 
 import torch
 
+from model_compose.errors import EngineError
 from model_compose.tasks.generation import Generation
 
 #: A row that wants all tokens sorts all of them; no more than so many are looked at when it wants fewer.
 _EVERYTHING: Final = 0
+_NO_TOKEN: Final = -1
+
+
+def not_finite() -> EngineError:
+    """What is said where a model gives numbers that are none."""
+    return EngineError(
+        "the model gives numbers that are not finite",
+        hint="set `precision: bfloat16` or `float32`, and weigh adapters less",
+    )
 
 
 class Sampler:
@@ -73,7 +83,7 @@ class Sampler:
 
 
 def choose(logits: torch.Tensor, rows: Sequence[Sampler]) -> list[int]:
-    """The next token of each row.
+    """The next token of each row, -1 where the model gives numbers that are none.
 
     logits  float [rows, vocabulary]; rows with penalties are changed in place
     """
@@ -81,7 +91,8 @@ def choose(logits: torch.Tensor, rows: Sequence[Sampler]) -> list[int]:
         if row.adjusts:
             row.adjust(logits[i])
     if all(row.greedy for row in rows):
-        return list(logits.argmax(-1).tolist())
+        values, tokens = logits.max(-1)
+        return list(tokens.masked_fill(~values.isfinite(), _NO_TOKEN).tolist())
     return _sampled(logits, rows)
 
 
@@ -107,7 +118,8 @@ def _sampled(logits: torch.Tensor, rows: Sequence[Sampler]) -> list[int]:
     drawn = column([row.draw() for row in rows]).to(reached.dtype) * reached[:, -1:]
     picked = (reached <= drawn).sum(-1, keepdim=True)
     last = (chances > 0).sum(-1, keepdim=True) - 1
-    return list(tokens.gather(-1, torch.minimum(picked, last)).squeeze(-1).tolist())
+    found = tokens.gather(-1, torch.minimum(picked, last).clamp(min=0)).masked_fill(last < 0, _NO_TOKEN)
+    return list(found.squeeze(-1).tolist())
 
 
 def log_probabilities(logits: torch.Tensor, tokens: Sequence[int], most: int) -> list[Any]:

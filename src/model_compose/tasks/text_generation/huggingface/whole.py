@@ -16,6 +16,7 @@ from model_compose.drivers.huggingface.load import Loaded
 from model_compose.errors import Cancelled
 from model_compose.tasks.generation import Generation
 from model_compose.tasks.text_generation.huggingface.output import Output
+from model_compose.tasks.text_generation.huggingface.sampling import not_finite
 
 _TOKENS: Final = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
@@ -134,13 +135,18 @@ class _Between(StoppingCriteria):
 
 
 class _Penalties(LogitsProcessor):
-    """Presence and frequency penalties, which the library does not have."""
+    """Presence and frequency penalties, which the library does not have.
+
+    What is no number is an error here: sampled from on a GPU, it would take that from the process.
+    """
 
     def __init__(self, asked: Generation, prompt_length: int) -> None:
         self._presence = asked.presence_penalty
         self._frequency = asked.frequency_penalty
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if bool((scores.isnan() | (scores == torch.inf)).any()):
+            raise not_finite()
         if not (self._presence or self._frequency):
             return scores
         counts = torch.zeros_like(scores).scatter_add_(
