@@ -112,13 +112,15 @@ async def measure(port: int, callers: int, turn: int) -> tuple[float, float]:
     return rate, statistics.median(first for _, first in found)
 
 
-async def compare(report: Report, ours: int, theirs: int, whose: str, more_ms: float) -> None:
-    """One caller and eight of two servers, by their ports."""
-    for callers in (1, 8):
+async def compare(
+    report: Report, ours: int, theirs: int, whose: str, more_ms: float, alone: int = PAIRS
+) -> None:
+    """One caller and eight of two servers, by their ports; `alone` is how many pairs one caller makes."""
+    for callers, pairs in ((1, alone), (8, PAIRS)):
         rates: tuple[list[float], list[float]] = ([], [])
         firsts: tuple[list[float], list[float]] = ([], [])
         ports = ((0, ours), (1, theirs))
-        for turn in range(-1, PAIRS):
+        for turn in range(-1, pairs):
             for i, port in ports if turn % 2 else reversed(ports):
                 rate, first = await measure(port, callers, turn)
                 if turn >= 0:  # the first warms up
