@@ -30,7 +30,7 @@ CONTEXT = 1024
 CACHE_BYTES = 1 << 30
 #: What the first word may take longer, in milliseconds.
 MORE_MS = 10
-#: Pairs of one stream each: on two cores the engine's own speed differs by a factor of two from one to the next.
+#: Pairs of one stream: on two cores the engine's own speed differs by a factor of two from one to the next.
 ALONE = 60
 #: The engine takes minutes to start on a slow machine.
 START_S = 600

@@ -16,7 +16,7 @@ import pytest
 from tests.api.certificates import made_in
 from tests.api.serving import ADMIN, ECHO, Service, serving
 
-from model_compose.api import protocol
+from model_compose.api import protocol, server
 from model_compose.api.bodies import MOST_FIELDS, MOST_LEVELS
 from model_compose.api.listeners import Ports, listening
 from model_compose.api.protocol import MOST_HEAD_BYTES
@@ -86,9 +86,7 @@ async def raw(url: str, *pieces: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "said",
-    [b"", b"G", b"\r\n", b"GET /livez HTTP/1.1\r\nHost: x\r\n"],
-    ids=["none", "one", "an empty line", "most"],
+    "said", [b"", b"G", b"GET /livez HTTP/1.1\r\nHost: x\r\n"], ids=["none", "one", "most"]
 )
 async def test_a_head_that_does_not_come_is_hung_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
@@ -106,6 +104,22 @@ async def test_a_head_that_does_not_come_is_hung_up_on(
         assert await reader.read() == b""
         writer.close()
         assert await at.answers("/api/workflows/runs")
+
+
+async def test_bytes_that_begin_no_request_keep_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.3)
+    head = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    async with reached(tmp_path) as at:
+        url = httpx2.URL(at.url("/"))
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        for _ in range(2):
+            writer.write(head)
+            assert await reader.readuntil(b"ok\n")
+            writer.write(b"\r\n")
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_head_that_does_not_come_waits_for_the_answer_before_it(

@@ -53,21 +53,6 @@ class Gorged(_Engine):
         raise MemoryError("20 GiB were asked for")
 
 
-class Crowded(_Engine):
-    """Does not load while another of its kind does."""
-
-    loading = 0
-
-    async def load(self, options: LoadOptions, progress: LoadProgress) -> ModelInfo:
-        Crowded.loading += 1
-        alone = Crowded.loading == 1
-        await asyncio.sleep(0.05)
-        Crowded.loading -= 1
-        if not alone:
-            raise ModelLoadError("another one loads in this process")
-        return ModelInfo(slots=4)
-
-
 class Garbler(_Engine):
     """Gives what its prompt asks for instead of a completion."""
 

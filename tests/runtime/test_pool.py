@@ -267,13 +267,6 @@ async def test_a_model_says_what_it_takes_of_memory_that_its_process_does_not_sh
         assert 1 << 20 < memory["host"] < 1 << 40
 
 
-async def test_embedded_models_load_one_after_the_other() -> None:
-    crowd = [echo(name, implementation="tests.runtime.odd_models:Crowded", embedded=True) for name in "abc"]
-    async with running(*crowd) as models:
-        ends = await asyncio.gather(*(models.ask(name, name).outcome() for name in "abc"))
-        assert [end.result.text for end in ends] == ["a", "b", "c"]
-
-
 async def test_what_an_embedded_model_takes_is_not_what_its_process_takes() -> None:
     measurer = echo("b", implementation="tests.runtime.odd_models:Measurer", size=5, embedded=True)
     async with running(echo("a", embedded=True), measurer) as models:

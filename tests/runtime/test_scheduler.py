@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 from tests.runtime.world import World
 
+from model_compose.drivers.contract import DeviceMemory
 from model_compose.errors import (
     ModelLoadError,
     ModelUnavailable,
@@ -914,11 +915,25 @@ def test_memory_that_runs_out_elsewhere_sends_nobody_away() -> None:
 
 
 def test_a_model_that_was_taken_for_one_on_a_gpu_is_none_when_its_worker_has_none() -> None:
-    s = Scheduler([on_gpu("a", 6)])
-    s.on(Submit(1, "a"), 0)
-    s.on(Fetched("a", {"host": 1, "cuda:0": 6}), 1)
-    s.on(Loaded("a", 1, {"host": 7}, {}), 2)
+    declared = ModelPlan("b", {"cuda:0": 6}, preload=False)
+    s = Scheduler([ModelPlan("a", preload=False), declared])
+    for i, name in enumerate("ab"):
+        s.on(Submit(i, name), 0)
+        s.on(Fetched(name, {"host": 1, "cuda:0": 6}), 1)
+        s.on(Loaded(name, 1, {"host": 7}, {}), 2)
     assert s.size("a") == {"host": 7}
+    assert s.size("b") == {"host": 7, "cuda:0": 6}  # the file knows of what no worker tells
+
+
+def test_what_a_model_may_take_is_not_free_for_others() -> None:
+    s = Scheduler([on_gpu("a", 5), on_gpu("b", 3)])
+    s.on(Submit(1, "a"), 0)
+    s.on(Fetched("a", {}), 1)
+    # Of 10 others have 4; it has 1 and may take 5.
+    s.on(Loaded("a", 1, {"cuda:0": 5}, {"cuda:0": DeviceMemory(10, 5, held=1)}), 2)
+    s.on(Ended(1), 3)
+    s.on(Submit(2, "b"), 4)
+    assert Load("b") not in s.on(Fetched("b", {}), 5)
 
 
 def test_a_wish_that_finds_no_memory_waits_for_a_request() -> None:

@@ -114,7 +114,7 @@ class World:
         worker = self.workers[model]
         worker.ready = True
         worker.slots = max(1, min(self.slots, self.plans[model].max_active or self.slots))
-        self.tell(events.Loaded(model, self.slots, self.sizes[model], self._devices()))
+        self.tell(events.Loaded(model, self.slots, self.sizes[model], self._devices(model)))
 
     def _has_room_for(self, model: str) -> bool:
         """Whether there is as much on the GPU as a model really takes, beside the workers that are there."""
@@ -122,11 +122,12 @@ class World:
         taken = self.of_others + sum(self.sizes[name].get("cuda:0", 0) for name in there)
         return not self.gpu or not self.sizes[model].get("cuda:0") or taken <= self.gpu
 
-    def _devices(self) -> dict[str, DeviceMemory] | None:
+    def _devices(self, model: str) -> dict[str, DeviceMemory] | None:
         """What a worker sees of the GPU, with what it has taken itself."""
         there = [name for name, worker in self.workers.items() if worker.ready]
         taken = self.of_others + sum(self.sizes[name].get("cuda:0", 0) for name in there)
-        return {"cuda:0": DeviceMemory(self.gpu, max(0, self.gpu - taken))} if self.gpu else None
+        held = self.sizes[model].get("cuda:0", 0)
+        return {"cuda:0": DeviceMemory(self.gpu, max(0, self.gpu - taken), held)} if self.gpu else None
 
     def finds_no_memory(self, model: str) -> None:
         self.tell(events.LoadFailed(model, OutOfMemory("out of memory on `cuda:0`", pool="cuda:0")))
@@ -136,7 +137,7 @@ class World:
 
     def grows(self, model: str, size: Mapping[str, int]) -> None:
         self.sizes[model] |= size
-        self.tell(events.Measured(model, size, self._devices()))
+        self.tell(events.Measured(model, size, self._devices(model)))
 
     def crashes(self, model: str) -> None:
         """The worker is gone without having been asked, or with an error while it was."""

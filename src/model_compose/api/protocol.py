@@ -52,12 +52,16 @@ class LimitedHttp(HttpToolsProtocol):
         if self._unread_bytes > MOST_HEAD_BYTES and not self._refused:
             self._refused = True
             self.send_400_response("")
-        if self.cycle is not None and self.cycle.response_complete:
-            # Bytes that begin no request, behind an answer: what waited for the next one has ended with them.
-            self._expect_head()
+        if self.cycle is not None and self.cycle.response_complete and self._waiting is None:
+            # Bytes that begin no request, behind an answer: uvicorn waits for the next one no longer.
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
+        self._expect_nothing()
         self._expect_head()
         super().on_message_begin()
 

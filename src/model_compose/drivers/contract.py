@@ -85,10 +85,11 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceMemory(msgspec.Struct, frozen=True):
-    """Bytes of a GPU: all of it, and what nobody had taken at that moment."""
+    """Bytes of a GPU: all of it, what nobody had taken at a moment, and what the process held that asked."""
 
     total: int
     free: int
+    held: int
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ through `send`, which may be called from any thread.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import threading
 import time
@@ -60,11 +59,15 @@ _STAYS = (
     "illegal memory access",
     "illegal instruction",
     "illegal address",
-    "invalid address space",
+    "shared address space",
     "misaligned address",
+    "invalid program counter",
+    "hardware stack error",
     "unspecified launch failure",
     "launch timed out",
     "uncorrectable ECC",
+    "uncorrectable NVLink",
+    "unknown error",
 )
 
 
@@ -174,20 +177,19 @@ class _Serving(Protocol):
 class ModelHost:
     """One model and the calls that it serves. All methods belong to one event loop.
 
-    turn  taken to load by models that share a process, since libraries change what all of it sees while
-          they load; None: the process is this model's own, and what it takes of RAM is what the model takes
-    lost  called with what CUDA says when it answers nothing any more in this process
+    shares_process  somebody else lives here too, so what the process takes is not what the model takes
+    lost            called with what CUDA says when it answers nothing any more in this process
     """
 
     def __init__(
         self,
         send: Callable[[ToGateway], None],
         *,
-        turn: asyncio.Lock | None = None,
+        shares_process: bool = False,
         lost: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._send = send
-        self._turn = turn
+        self._shares_process = shares_process
         self._lost = lost
         self._model: BatchModel | EngineModel | None = None
         self._serving: _Serving | None = None
@@ -230,8 +232,7 @@ class ModelHost:
             self._decoder = msgspec.msgpack.Decoder(request)
             self._decoder_of_lists = msgspec.msgpack.Decoder(list[request])
             model = named(message.implementation)()
-            async with self._turn or contextlib.nullcontext():
-                info = await self._load_model(model, message.options)
+            info = await self._load_model(model, message.options)
             self._model = model
             loaded = Loaded(info, self._memory(), devices())
         except ModelComposeError as error:
@@ -295,7 +296,7 @@ class ModelHost:
 
     def _memory(self) -> dict[str, int]:
         """Bytes by pool: those of the process, unless it is somebody else's, and what the model knows of."""
-        process = {} if self._turn is not None else {"host": resident_bytes()}
+        process = {} if self._shares_process else {"host": resident_bytes()}
         known = getattr(self._model, "memory", None)
         return {**process, **known()} if known else process
 

@@ -11,14 +11,11 @@ from model_compose.runtime.messages import Load, ToGateway, ToWorker
 
 
 class LocalExecutor:
-    """Hosts the model here (`runtime: embedded`): no second process, and no protection from it.
+    """Hosts the model here (`runtime: embedded`): no second process, and no protection from it."""
 
-    turn  of all that are hosted here, to load
-    """
-
-    def __init__(self, turn: asyncio.Lock) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._host = ModelHost(self._say, turn=turn)
+        self._host = ModelHost(self._say, shares_process=True)
         self._listener: Listener | None = None
 
     @property

@@ -51,6 +51,9 @@ class Model:
     def __init__(self, plan: ModelPlan) -> None:
         self.plan = plan
         self.size = dict(plan.size)
+        self.held: dict[
+            str, int
+        ] = {}  # of GPUs, what its worker really had there; `size` is what it may take
         self.state: State = "unloaded"
         self.fetched: bool | None = False  # are the weights on disk? None: on their way
         self.alive = False  # a worker exists, and with it a claim on memory

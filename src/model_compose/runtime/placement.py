@@ -37,12 +37,13 @@ class Placement:
         self._devices: dict[str, int] = {}  # bytes that GPUs have in all
 
     def seen(self, pool: str, memory: DeviceMemory) -> None:
-        """What a GPU has for models: what is free, and what they have taken or are about to.
+        """What a GPU has for models: what is free, and what they have taken of it.
 
-        The rest is taken by other programs, and by what CUDA needs for each process.
+        The rest is taken by other programs, by what CUDA needs for each process, and by models that load.
         """
+        held = (m.held.get(pool, m.size.get(pool, 0)) for m in self._models if m.state == "ready")
         self._devices[pool] = memory.total
-        self._budgets[pool] = min(memory.total, memory.free + self.used(pool))
+        self._budgets[pool] = min(memory.total, memory.free + sum(held))
 
     def used(self, pool: str) -> int:
         """Bytes of a pool that existing workers claim."""

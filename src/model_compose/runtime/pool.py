@@ -168,7 +168,6 @@ class ModelPool:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._reaper = reaper
-        self._turn = asyncio.Lock()  # of models that load in this process
         self._numbers = itertools.count(1)
         self._calls: dict[int, Call] = {}
         self._held_bytes = 0
@@ -332,7 +331,7 @@ class ModelPool:
 
     def _executor(self, model: str) -> Executor:
         if self._setups[model].embedded:
-            return LocalExecutor(self._turn)
+            return LocalExecutor()
         return ProcessExecutor(model, self._reaper, self._prepared[model].python)
 
     def _serve(self, number: int, model: str, alone: bool) -> None:

@@ -16,7 +16,7 @@ Rules
 - A crash fails what had begun to answer. What had given nothing yet runs once more, *alone*, so that
   a request that kills its worker takes nobody with it a second time. Restarts back off; after
   `MAX_CRASHES` in a row, without a request served in between, the model is `failed` until somebody
-  asks for it with `Want`. So it is with a load for which memory did not suffice beside others.
+  asks for it with `Want`. So it is with a load for which a GPU's memory did not suffice beside others.
 - Every call that was submitted ends exactly once: `Ended` by the worker, or a `Fail` effect, or a
   `Cancel` by its caller.
 """
@@ -207,8 +207,10 @@ class Scheduler:
 
     def _measured(self, model: Model, event: Loaded | Measured) -> None:
         model.measured(event.size)
-        if event.devices == {}:  # it was taken for one that would be on a GPU
-            model.size = {pool: n for pool, n in model.size.items() if pool in event.size or pool == "host"}
+        if event.devices == {}:  # it was taken for one that would be on a GPU, unless the file says so
+            known = event.size.keys() | model.plan.size.keys() | {"host"}
+            model.size = {pool: n for pool, n in model.size.items() if pool in known}
+        model.held = {pool: memory.held for pool, memory in (event.devices or {}).items()}
         for pool, memory in (event.devices or {}).items():
             self._placement.seen(pool, memory)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from tests import tiny_models
 from tests.tasks.batches import load_options
 
@@ -85,6 +89,27 @@ def test_memory_that_does_not_suffice_for_weights_is_told_from_weights_that_are_
     with pytest.raises(expected) as caught:
         marked(folder)
     assert type(caught.value) is expected
+
+
+def test_models_of_one_process_load_one_after_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = transformers.AutoModelForCausalLM.from_pretrained
+    loading: list[int] = []
+    together = threading.Barrier(2)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        loading.append(1)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.2)  # time for the other one to come
+        assert sum(loading) == 1
+        found = read(*args, **kwargs)
+        loading.append(-1)
+        return found
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", watched)
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(marked, [folder, folder])) == [False, False]
 
 
 def test_pytorch_weights_have_one_name(folder: Path) -> None:

@@ -85,7 +85,8 @@ class TensorRtSession:
                 del kept  # the GPU has read it
             return {name: made[name].cpu().numpy() for name in wanted}
         except torch.cuda.OutOfMemoryError as error:
-            raise OutOfMemory(f"out of memory on `{self._device}`", hint="lower `batch_size`") from error
+            where = str(self._device)
+            raise OutOfMemory(f"out of memory on `{where}`", pool=where, hint="lower `batch_size`") from error
 
     def _fed(self, name: str, feed: Array) -> Any:
         tensor = self._torch.from_numpy(np.ascontiguousarray(feed, self.inputs[name].dtype)).to(self._device)

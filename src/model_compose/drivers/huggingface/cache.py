@@ -91,6 +91,11 @@ class SlotCache(Cache):
         for buffer in (*self._keys, *self._values):
             buffer[target, :, :cells] = buffer[source, :, :cells]
 
+    def forget(self, slot: int) -> None:
+        """Empty a slot: what is no number would spoil those who come after, though they do not look at it."""
+        for buffer in (*self._keys, *self._values):
+            buffer[slot] = 0
+
     def clear(self) -> None:
         """Let go of all memory."""
         self._keys, self._values = [], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Sized
 from importlib.util import find_spec
@@ -32,6 +33,9 @@ Auto = Literal[
 
 #: Where a configuration does not say what a model was trained for.
 DEFAULT_CONTEXT: Final = 2048
+
+#: Held while a library loads: it changes meanwhile what all of a process sees, and embedded models share one.
+LOADING: Final = threading.Lock()
 
 _WEIGHTS: Final = "weights"
 #: Files of whole weights, by the names that the library looks for.
@@ -148,7 +152,7 @@ def load(options: LoadOptions, auto: Auto, progress: LoadProgress, config: Any =
 
         given |= quantize.while_loading(options.quantization, device, dtype)
     release = _releasing(files.folder) if options.low_cpu_mem_usage else lambda: None
-    with Bars(progress, release):
+    with LOADING, Bars(progress, release):
         try:
             model, told = getattr(transformers, auto).from_pretrained(files.folder, **given)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:

@@ -48,7 +48,7 @@ def out_of_memory(error: BaseException, device: torch.device | str | None = None
 
     It does not refer to the original, whose traceback holds the tensors that took the memory.
 
-    device  where it was computed; None: what the error says, or else the one that is used by default
+    device  where it was computed, if the error does not say it; None: where this process does by default
     """
     if isinstance(error, OutOfMemory):
         return error
@@ -58,7 +58,7 @@ def out_of_memory(error: BaseException, device: torch.device | str | None = None
         return None
     # A model on a GPU needs RAM too, and the message tells which of the two it was.
     host = "DefaultCPUAllocator" in text or isinstance(error, MemoryError)
-    where = torch.device("cpu") if host else torch.device(device or _told(text))
+    where = torch.device("cpu") if host else _told(text, device)
     needed, free = _bytes(_NEEDED.search(text)), _bytes(_FREE.search(text))
     free = _free(where) if free is None else free
     parts = [f"{_size(needed)} were asked for"] if needed is not None else []
@@ -73,14 +73,16 @@ def out_of_memory(error: BaseException, device: torch.device | str | None = None
     )
 
 
-def _told(text: str) -> str:
+def _told(text: str, device: torch.device | str | None) -> torch.device:
     """The device of which an error speaks."""
     named = _GPU.search(text)
-    if named is not None:
-        return f"cuda:{named[1]}"
+    if named is not None:  # a model may be spread over several
+        return torch.device(f"cuda:{named[1]}")
+    if device is not None:
+        return torch.device(device)
     if "CPU" in text or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return "cpu"
-    return f"cuda:{torch.cuda.current_device()}"
+        return torch.device("cpu")
+    return torch.device(f"cuda:{torch.cuda.current_device()}")
 
 
 @contextlib.contextmanager
@@ -142,8 +144,8 @@ def devices() -> dict[str, DeviceMemory] | None:
     """
     if not torch.cuda.is_available():
         return {}
-    found = {pool: torch.cuda.mem_get_info(pool) for pool in taken()}
-    return {pool: DeviceMemory(total, free) for pool, (free, total) in found.items()} or None
+    found = {pool: (*torch.cuda.mem_get_info(pool), held) for pool, held in taken().items()}
+    return {pool: DeviceMemory(total, free, held) for pool, (free, total, held) in found.items()} or None
 
 
 def _bytes(found: re.Match[str] | None) -> int | None:

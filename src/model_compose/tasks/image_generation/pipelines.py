@@ -23,7 +23,7 @@ from torch import nn
 from model_compose.config.spec import fields_of
 from model_compose.drivers.contract import LoadOptions, LoadProgress, Quantization
 from model_compose.drivers.huggingface import quantize
-from model_compose.drivers.huggingface.load import choose_device, choose_dtype
+from model_compose.drivers.huggingface.load import LOADING, choose_device, choose_dtype
 from model_compose.drivers.huggingface.memory import out_of_memory
 from model_compose.errors import DriverMissing, ModelLoadError, first_line
 from model_compose.tasks.image_generation.families import Family, Index, read_index
@@ -141,7 +141,8 @@ def load_pipeline(options: LoadOptions, progress: LoadProgress) -> Pipeline:
     device = choose_device(options.device)
     _require_possible(options, own, index.family, device)
     dtype = choose_dtype(options.precision, device, _stored(folder / index.family.denoiser))
-    pipe = _load(folder, index, dtype, options, device, progress)
+    with LOADING:
+        pipe = _load(folder, index, dtype, options, device, progress)
     pipe.set_progress_bar_config(disable=True)
     from model_compose.drivers.huggingface.noise import draw_in_float32  # imports diffusers, which is there
 

@@ -248,6 +248,35 @@ async def test_an_output_of_what_is_no_number_ends_and_others_go_on(
             assert "not finite" in str(each)
 
 
+async def test_what_it_leaves_in_the_cache_spoils_nobody_who_comes_after(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, adjust = Generator(), Sampler.adjust
+
+    def spoil(row: Sampler, logits: torch.Tensor) -> None:
+        adjust(row, logits)
+        if row.request.presence_penalty == 2.0:
+            logits[7] = torch.nan
+            cache = model._loop._cache
+            for buffer in (*cache._keys, *cache._values):
+                buffer[1] = torch.nan  # its slot, behind the one that runs
+
+    monkeypatch.setattr(Sampler, "adjust", spoil)
+    async with running(model, options(decoder(folder, "llama"))) as run:
+        alone = (await run(request("w3 w4"))).result.text
+        begun = Collector()
+        long = asyncio.create_task(
+            run(request("w9 w8 w7", min_output_length=200, max_output_length=200), begun)
+        )
+        while len(begun.chunks) < 20:
+            await asyncio.sleep(0)
+        with pytest.raises(EngineError, match="not finite"):
+            await run(request("w5", presence_penalty=2.0))
+        assert (await run(request("w3 w4"))).result.text == alone
+        assert not long.done()
+        await long
+
+
 @pytest.mark.parametrize("alone", [False, True], ids=["together", "one by one"])
 async def test_weights_that_are_no_numbers_are_refused_when_they_are_loaded(
     tmp_path: Path, alone: bool

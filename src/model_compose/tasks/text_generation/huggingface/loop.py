@@ -257,6 +257,7 @@ class Loop:
         ended = []
         for i, (output, token) in enumerate(zip(outputs, tokens, strict=True)):
             if token < 0:
+                self._cache.forget(self._lineup.running.index(output))
                 self._leave(output)
                 output.end(not_finite())
                 continue
