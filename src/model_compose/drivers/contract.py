@@ -12,6 +12,7 @@ but msgspec and the standard library.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
@@ -82,6 +83,13 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[LoadedAdapter, ...] = ()
     warmup: bool = False
     options: dict[str, Any] = {}
+
+    @property
+    def named_gpu(self) -> str | None:
+        """The memory pool of the GPU that `device` names; None where it names none (`auto` does not)."""
+        if not self.device.startswith("cuda") or sys.platform == "darwin":
+            return None
+        return self.device if ":" in self.device else "cuda:0"
 
 
 class DeviceMemory(msgspec.Struct, frozen=True):

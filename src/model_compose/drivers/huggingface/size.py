@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +37,7 @@ _LONGEST_HEADER: Final = 100_000_000
 def estimate(load: LoadOptions) -> dict[str, int]:
     """Bytes by memory pool that loading this will probably take."""
     assert load.source is not None
-    gpu = _gpu(load.device)
+    gpu = _gpu(load)
     precision = load.precision if load.precision in _PRECISION_BYTES else None
     width = _PRECISION_BYTES[precision or ("float16" if gpu else "float32")]
     numbers = _numbers(Path(load.source.path), load.source.size_bytes)
@@ -52,13 +51,9 @@ def estimate(load: LoadOptions) -> dict[str, int]:
     return {"host": GPU_PROCESS_BYTES, gpu: weights + cache + CONTEXT_BYTES}
 
 
-def _gpu(device: str) -> str | None:
+def _gpu(load: LoadOptions) -> str | None:
     """The GPU that a device means, as far as can be told without torch; None where it is none."""
-    if device == "auto":
-        return "cuda:0" if gpu_expected() else None
-    if not device.startswith("cuda") or sys.platform == "darwin":
-        return None
-    return device if ":" in device else "cuda:0"
+    return "cuda:0" if load.device == "auto" and gpu_expected() else load.named_gpu
 
 
 def gpu_expected() -> bool:

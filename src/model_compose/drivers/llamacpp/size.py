@@ -5,7 +5,6 @@ The gateway asks before it loads a model, the worker when it does; both get the 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -72,11 +71,10 @@ def estimate(load: LoadOptions) -> dict[str, int]:
     """Bytes by memory pool that loading this will probably take."""
     assert load.source is not None
     options = msgspec.convert(load.options, LlamaCppOptions)
-    on_gpu = load.device.startswith("cuda") and sys.platform != "darwin"
     model = gguf.read(model_file(Path(load.source.path)))
-    plan = layout(model, load.batch_size, options, on_gpu=on_gpu or load.device == "mps")
+    plan = layout(model, load.batch_size, options, on_gpu=load.named_gpu is not None or load.device == "mps")
     adapters = sum(adapter.source.size_bytes for adapter in load.adapters)
-    return {load.device if ":" in load.device else "cuda:0" if on_gpu else "host": plan.size_bytes + adapters}
+    return {load.named_gpu or "host": plan.size_bytes + adapters}
 
 
 def model_file(path: Path) -> Path:

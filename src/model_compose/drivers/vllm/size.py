@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +25,12 @@ _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth")
 def estimate(load: LoadOptions) -> dict[str, int]:
     """Bytes by memory pool that loading this will probably take."""
     assert load.source is not None
-    on_gpu = load.device.startswith("cuda") and sys.platform != "darwin"
     weights = weight_bytes(Path(load.source.path), load)
     total = weights + sum(adapter.source.size_bytes for adapter in load.adapters)
     total += cache_bytes(load, weights)
-    if not on_gpu:
+    if load.named_gpu is None:
         return {"host": total + PROCESS_BYTES}
-    return {"host": PROCESS_BYTES, load.device if ":" in load.device else "cuda:0": total}
+    return {"host": PROCESS_BYTES, load.named_gpu: total}
 
 
 def cache_bytes(load: LoadOptions, weights: int) -> int:

@@ -320,17 +320,8 @@ class Loop:
             cache.move(2, 1, 8)
             cache.aim(0, [8, 8], 1)
             found = self._forward([[text[-1]] for text in texts], [[8], [5]], pads, [8, 8], cache)
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            IndexError,
-            AttributeError,
-            NotImplementedError,
-        ) as error:
-            memory = out_of_memory(error, self._loaded.device)
-            if memory is not None:
-                raise memory from None
+        except _CANNOT as error:
+            self._raise_of_memory(error)
             return False
         return all(
             bool((a - b).abs().max() <= _TOLERANCE * b.abs().max()) for a, b in zip(found, plain, strict=True)
