@@ -98,12 +98,14 @@ async def test_a_call_that_is_given_up_ends_the_run(tmp_path: Path) -> None:
 
 async def test_progress_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
     told: list[tuple[float, float | None]] = []
+    go = tmp_path / "go"
 
     async def tell(progress: float, total: float | None, message: str | None) -> None:
         told.append((progress, total))
+        go.touch()  # what is told behind a result may not be heard
 
     async with serving(ECHO, tmp_path) as service, Client(f"{service.url}/mcp") as client:
-        await client.call_tool("echo", {"prompt": "steps:3"}, progress_callback=tell)
+        await client.call_tool("echo", {"prompt": f"steps:3 wait:{go}"}, progress_callback=tell)
     assert told
     assert all(total == 3 for _, total in told)
 
