@@ -19,6 +19,8 @@ _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX: Final = re.compile(r"^(\([^)]*\) ?)?(ERROR \S+ \S+ \[[^\]]*\] ?)?")
 #: The last line of a traceback. What is told further up is the cause of it.
 _RAISED: Final = re.compile(r"(?P<kind>[A-Za-z_.]*(?:Error|Exception)): (?P<why>\S.*)")
+#: What one process says of another that has failed, whose own words may come sooner or later.
+_PASSED_ON: Final = re.compile(r"Worker failed with error '(.*)', please check the stack trace above.*")
 #: These say that something else said why.
 _NO_REASONS: Final = ("see root cause", "See root cause", "initialization failed", "See stack trace")
 
@@ -65,5 +67,6 @@ def reason_in(lines: list[str]) -> str | None:
         text = _PREFIX.sub("", _COLOUR.sub("", line)).strip()
         match = _RAISED.match(text)
         if match is not None and not any(words in text for words in _NO_REASONS):
-            return f"{match['kind'].rpartition('.')[2]}: {match['why']}"
+            passed_on = _PASSED_ON.fullmatch(match["why"])
+            return passed_on[1] if passed_on else f"{match['kind'].rpartition('.')[2]}: {match['why']}"
     return None
