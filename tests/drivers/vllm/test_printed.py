@@ -27,8 +27,7 @@ INFO 11-26 10:00:00 [core.py:1] hello
         (TRACEBACK, "ValueError: Available memory is less than requested"),
         ("\x1b[0;36m(EngineCore pid=1)\x1b[0;0m torch.OutOfMemoryError: CUDA", "OutOfMemoryError: CUDA"),
         (
-            "RuntimeError: Worker failed with error 'Memory is 'short' here', please check the stack trace above "
-            "for the root cause",
+            "RuntimeError: Worker failed with error 'Memory is 'short' here', please check the stack trace above.",
             "Memory is 'short' here",
         ),
         ("nothing of interest", None),
