@@ -27,8 +27,8 @@ INFO 11-26 10:00:00 [core.py:1] hello
         (TRACEBACK, "ValueError: Available memory is less than requested"),
         ("\x1b[0;36m(EngineCore pid=1)\x1b[0;0m torch.OutOfMemoryError: CUDA", "OutOfMemoryError: CUDA"),
         (
-            "RuntimeError: Worker failed with error 'Memory is 'short' here', please check the stack trace above.",
-            "Memory is 'short' here",
+            "RuntimeError: Worker failed with error 'It's short', please check the stack trace above.",
+            "It's short",
         ),
         ("nothing of interest", None),
         ("", None),
